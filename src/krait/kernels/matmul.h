@@ -1,0 +1,39 @@
+// y = x · Wᵀ (+ bias). The only op that sees weights in their stored dtype.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "krait/core/dtype.h"
+
+namespace krait {
+
+// Arithmetic of the products. Accumulation is f32 in every case.
+enum class Compute : uint8_t {
+  kF32,     // f32 activations; 16-bit weights are widened exactly
+  kBF16x2,  // activations split into two bf16 halves: x ≈ hi + lo (bf16 weights only; others compute as kF32)
+  kBF16,    // activations rounded to bf16 (bf16 weights only; others compute as kF32)
+};
+
+// Row invariance (the exactness contract): y[m][n] is a function of row m of x, row n of W and bias[n] alone. Each
+// output accumulates over K in one fixed order that depends on K and the dtypes only, never on M, N or threads.
+struct MatmulParams {
+  const float* x;  // [M, K], row stride ldx
+  int64_t ldx;
+  const void* w;  // [N, K] as written by KernelSet::pack_weight of the same kernel set
+  DType w_dtype;  // kF32, kBF16 or kF16
+  Compute compute;
+  const float* bias;  // [N] or null
+  float* y;           // [M, N], row stride ldy; must not overlap x
+  int64_t ldy;
+  int64_t M, N, K;  // any M >= 0, N >= 1, K >= 1
+};
+
+// Rows [N, K] of a checkpoint -> the backend's own layout.
+struct PackWeightParams {
+  const void* src;  // [N, K] row-major, contiguous, `dtype`; alignment of one element is enough
+  DType dtype;      // kF32, kBF16 or kF16
+  int64_t N, K;
+  void* dst;  // packed_weight_bytes(dtype, N, K) bytes, 64-byte aligned
+};
+
+}  // namespace krait
