@@ -1,0 +1,134 @@
+#include "krait/ops/basic.h"
+
+#include <fmt/format.h>
+
+#include "krait/core/error.h"
+
+namespace krait {
+namespace {
+
+const float* data_or_null(const Tensor& t) { return t.defined() ? t.f32() : nullptr; }
+
+Tensor run_norm(ForwardContext& ctx, const Tensor& x, Tensor* residual, const NormWeights& n, int64_t T, int64_t D) {
+  Tensor y = Tensor::empty({T, D});
+  NormParams p{};
+  p.kind = n.kind;
+  p.x = data_or_null(x);
+  p.ldx = x.defined() ? x.stride(0) : 0;
+  p.residual = residual ? residual->f32() : nullptr;
+  p.w = data_or_null(n.w);
+  p.b = data_or_null(n.b);
+  p.eps = n.eps;
+  p.y = y.f32();
+  p.ldy = D;
+  p.T = T;
+  p.D = D;
+  ctx.kernels().norm(ctx.exec(), p);
+  return y;
+}
+
+}  // namespace
+
+void check_rows(const char* op, const char* name, const Tensor& x, int64_t rows, int64_t D) {
+  const bool ok = x.dtype() == DType::kF32 && x.rank() == 2 && (rows < 0 || x.dim(0) == rows) &&
+                  (D < 0 || x.dim(1) == D) && (x.dim(1) <= 1 || x.stride(1) == 1);
+  if (!ok) {
+    throw Error(ErrorCode::kInternal, fmt::format("[{}] {} is {} {}, expected f32 rows [{}, {}]", op, name,
+                                                  name_of(x.dtype()), x.shape().str(), rows, D));
+  }
+}
+
+Tensor linear(ForwardContext& ctx, const Tensor& x, const Weight& w, const Tensor& bias) {
+  if (x.rank() != 2 || x.dim(1) != w.K()) {
+    throw Error(ErrorCode::kInternal, fmt::format("[matmul] x is {}, weight wants K = {}", x.shape().str(), w.K()));
+  }
+  check_rows("matmul", "x", x, -1, w.K());
+  Tensor y = Tensor::empty({x.dim(0), w.N()});
+  MatmulParams p{};
+  p.x = x.f32();
+  p.ldx = x.stride(0);
+  p.w = w.packed();
+  p.w_dtype = w.dtype();
+  p.compute = ctx.runtime.compute;
+  p.bias = data_or_null(bias);
+  p.y = y.f32();
+  p.ldy = w.N();
+  p.M = x.dim(0);
+  p.N = w.N();
+  p.K = w.K();
+  ctx.kernels().matmul(ctx.exec(), p);
+  return y;
+}
+
+Tensor norm(ForwardContext& ctx, const Tensor& x, const NormWeights& n) {
+  check_rows("norm", "x", x, -1, -1);
+  return run_norm(ctx, x, nullptr, n, x.dim(0), x.dim(1));
+}
+
+Tensor add_norm(ForwardContext& ctx, const Tensor& x, Tensor& residual, const NormWeights& n) {
+  if (!x.defined()) return norm(ctx, residual, n);
+  check_rows("norm", "x", x, residual.dim(0), residual.dim(1));
+  return run_norm(ctx, x, &residual, n, x.dim(0), x.dim(1));
+}
+
+void rms_norm_(ForwardContext& ctx, Tensor& x, float eps) {
+  check_rows("norm", "x", x, -1, -1);
+  NormParams p{};
+  p.kind = NormKind::kRms;
+  p.x = x.f32();
+  p.ldx = x.stride(0);
+  p.eps = eps;
+  p.y = x.f32();
+  p.ldy = x.stride(0);
+  p.T = x.dim(0);
+  p.D = x.dim(1);
+  ctx.kernels().norm(ctx.exec(), p);
+}
+
+void gated_norm_(ForwardContext& ctx, Tensor& y, const Tensor& z, const Tensor& w, int64_t G, float eps,
+                 bool norm_before_gate) {
+  check_rows("gated_norm", "y", y, -1, w.numel());
+  check_rows("gated_norm", "z", z, y.dim(0), y.dim(1));
+  GatedNormParams p{};
+  p.y = y.f32();
+  p.ldy = y.stride(0);
+  p.z = z.f32();
+  p.ldz = z.stride(0);
+  p.w = w.f32();
+  p.eps = eps;
+  p.norm_before_gate = norm_before_gate;
+  p.out = y.f32();
+  p.ldo = y.stride(0);
+  p.T = y.dim(0);
+  p.D = y.dim(1);
+  p.G = G;
+  ctx.kernels().gated_norm(ctx.exec(), p);
+}
+
+void silu_gate(ForwardContext& ctx, const Tensor& a, const Tensor& gate, Tensor& out) {
+  check_rows("silu_gate", "gate", gate, a.dim(0), a.dim(1));
+  check_rows("silu_gate", "out", out, a.dim(0), a.dim(1));
+  SiluGateParams p{a.f32(), a.stride(0), gate.f32(), gate.stride(0), out.f32(), out.stride(0), a.dim(0), a.dim(1)};
+  ctx.kernels().silu_gate(ctx.exec(), p);
+}
+
+void add_(ForwardContext& ctx, Tensor& residual, const Tensor& x) {
+  check_rows("add", "x", x, residual.dim(0), residual.dim(1));
+  AddParams p{x.f32(), x.stride(0), residual.f32(), residual.stride(0), x.dim(0), x.dim(1)};
+  ctx.kernels().add(ctx.exec(), p);
+}
+
+Tensor embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> ids) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= table.dim(0)) {
+      fail_data(
+          fmt::format("[embed] id {} at position {} is outside the vocabulary 0..{}", ids[i], i, table.dim(0) - 1));
+    }
+  }
+  Tensor y = Tensor::empty({static_cast<int64_t>(ids.size()), table.dim(1)});
+  EmbedParams p{table.bytes(), table.dtype(), ids.data(), y.f32(), static_cast<int64_t>(ids.size()), table.dim(1)};
+  ctx.kernels().embed(ctx.exec(), p);
+  return y;
+}
+
+}  // namespace krait

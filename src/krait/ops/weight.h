@@ -1,0 +1,26 @@
+// Weight: a matmul operand W of y = x · Wᵀ, logical [N, K], held in the backend's packed layout.
+#pragma once
+#include "krait/core/tensor.h"
+#include "krait/ops/runtime.h"
+
+namespace krait {
+
+class Weight {
+ public:
+  Weight() = default;
+  // Packs `rows` [N, K] (f32, bf16 or f16; contiguous). The source is not kept.
+  Weight(const Runtime&, const Tensor& rows);
+
+  int64_t N() const { return N_; }
+  int64_t K() const { return K_; }
+  DType dtype() const { return dtype_; }
+  const void* packed() const { return packed_.bytes(); }
+  int64_t packed_bytes() const { return packed_.nbytes(); }
+
+ private:
+  int64_t N_ = 0, K_ = 0;
+  DType dtype_ = DType::kF32;
+  Tensor packed_;  // u8
+};
+
+}  // namespace krait
