@@ -1,0 +1,125 @@
+#include "krait/models/model.h"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <cstring>
+
+#include "krait/core/error.h"
+#include "krait/mixers/registry.h"
+
+namespace krait {
+namespace {
+
+// A mixer's view of the store: names below its prefix.
+class PrefixedParams final : public ParamSource {
+ public:
+  PrefixedParams(const ParamStore& store, const Runtime& rt, std::string prefix)
+      : store_(store), runtime_(rt), prefix_(std::move(prefix) + ".") {}
+  bool has(const std::string& name) const override { return store_.has(prefix_ + name); }
+  Tensor f32(const std::string& name) const override { return store_.f32(prefix_ + name); }
+  Tensor neg_exp(const std::string& name) const override { return store_.neg_exp(prefix_ + name); }
+  Weight matmul(const std::string& name) const override { return {runtime_, store_.get(prefix_ + name).value}; }
+
+ private:
+  const ParamStore& store_;
+  const Runtime& runtime_;
+  std::string prefix_;
+};
+
+Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows) {
+  const int64_t D = x.dim(1);
+  Tensor y = Tensor::empty({static_cast<int64_t>(rows.size()), D});
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(y.f32() + static_cast<int64_t>(i) * D, x.f32() + rows[i] * x.stride(0),
+                static_cast<size_t>(D) * sizeof(float));
+  }
+  return y;
+}
+
+void check_batch(std::span<const int32_t> ids, const SeqSpans& spans, const SlotStore& states,
+                 std::span<const int64_t> logit_rows) {
+  const auto T = static_cast<int64_t>(ids.size());
+  bool ok = spans.n_tokens() == T && spans.offset.size() == spans.slot.size() + 1 && spans.offset[0] == 0;
+  for (int64_t s = 0; ok && s < spans.n_seqs(); ++s) {
+    const int32_t slot = spans.slot[static_cast<size_t>(s)];
+    ok = spans.length(s) >= 0 && slot >= 0 && slot < states.n_slots();
+  }
+  for (int64_t r : logit_rows) ok = ok && r >= 0 && r < T;
+  if (!ok) throw Error(ErrorCode::kInternal, fmt::format("[forward] spans, slots or logit rows do not fit {} ids", T));
+}
+
+}  // namespace
+
+Model::Model(ModelSpec spec, ParamStore params, Runtime runtime)
+    : spec_(std::move(spec)), params_(std::move(params)), runtime_(runtime) {
+  for (const SubBlockSpec& b : spec_.blocks) {
+    const PrefixedParams source(params_, runtime_, b.prefix);
+    blocks_.push_back({load_norm(b.norm), find_mixer(b.mixer).make(b.config, spec_.d_model, source)});
+  }
+  final_norm_ = load_norm(kFinalNormName);
+  head_ = Weight(runtime_, params_.get(spec_.tie_embeddings ? kEmbeddingName : kHeadName).value);
+}
+
+NormWeights Model::load_norm(const std::string& name) const {
+  NormWeights n;
+  n.kind = spec_.rms_norm ? NormKind::kRms : NormKind::kLayer;
+  n.w = params_.f32(name + ".weight");
+  if (!spec_.rms_norm) n.b = params_.f32(name + ".bias");
+  n.eps = static_cast<float>(spec_.norm_eps);
+  return n;
+}
+
+std::vector<StateSpec> Model::state_specs() const {
+  std::vector<StateSpec> specs;
+  for (const Block& b : blocks_) specs.push_back(b.mixer->state_spec());
+  return specs;
+}
+
+int64_t Model::param_count() const {
+  int64_t n = 0;
+  for (const ParamSpec& p : model_params(spec_)) n += p.shape.numel();
+  return n;
+}
+
+uint64_t Model::fingerprint() const {
+  const std::lock_guard lock(fingerprint_mutex_);
+  if (fingerprint_) return *fingerprint_;
+  XXH64_hash_t h = 0;
+  const auto mix = [&h](const void* p, size_t n) { h = XXH3_64bits_withSeed(p, n, h); };
+  const auto mix_text = [&](const std::string& s) { mix(s.data(), s.size()); };
+  mix_text(fmt::format("{} {} {} {} {} {}", spec_.architecture, spec_.rms_norm, spec_.norm_eps, spec_.tie_embeddings,
+                       spec_.vocab_size, static_cast<int>(runtime_.compute)));
+  for (const SubBlockSpec& b : spec_.blocks) {
+    mix_text(b.mixer);
+    for (const auto& [key, value] : b.config.values()) mix_text(fmt::format("{}={}", key, value));
+  }
+  for (const auto& [name, p] : params_.all()) {
+    mix_text(fmt::format("{} {} {} {}", name, p.value.shape().str(), name_of(p.value.dtype()), p.neg_exp));
+    mix(p.value.bytes(), static_cast<size_t>(p.value.nbytes()));
+  }
+  fingerprint_ = h;
+  return h;
+}
+
+Tensor Model::forward(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states,
+                      std::span<const int64_t> logit_rows) const {
+  check_batch(ids, spans, states, logit_rows);
+  ForwardContext ctx{runtime_, spans};
+  Tensor residual = embed(ctx, params_.get(kEmbeddingName).value, ids);
+  Tensor h;  // output of the last sub-block, not yet added to the residual stream
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Tensor u = add_norm(ctx, h, residual, blocks_[i].norm);
+    h = blocks_[i].mixer->forward(ctx, u, states.block(i));
+  }
+  if (logit_rows.empty()) return Tensor::empty({0, padded_vocab_size()});
+  Tensor last = gather_rows(residual, logit_rows);
+  const Tensor last_h = h.defined() ? gather_rows(h, logit_rows) : Tensor{};
+  return linear(ctx, add_norm(ctx, last_h, last, final_norm_), head_);
+}
+
+void Model::reset_state(SlotStore& states, int64_t slot) const {
+  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].mixer->reset_state(states.block(i), slot);
+}
+
+}  // namespace krait

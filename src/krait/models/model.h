@@ -1,0 +1,59 @@
+// Model: embedding, sub-blocks with their norms, final norm, head. Immutable after construction; one Model may serve
+// several SlotStores. One forward for prefill, decode and scoring.
+#pragma once
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "krait/models/param_store.h"
+#include "krait/models/slot_store.h"
+
+namespace krait {
+
+class Model {
+ public:
+  // Packs the matmul operands for the runtime's backend. `params` must hold all of model_params(spec) in their shapes
+  // (models/load.h checks that); it is kept for the embedding table and the fingerprint.
+  Model(ModelSpec spec, ParamStore params, Runtime runtime);
+
+  const ModelSpec& spec() const { return spec_; }
+  const Runtime& runtime() const { return runtime_; }
+  const ParamStore& params() const { return params_; }
+  int64_t vocab_size() const { return spec_.vocab_size; }                // ids below it are tokens
+  int64_t padded_vocab_size() const { return spec_.padded_vocab_size; }  // width of a row of logits
+  std::vector<StateSpec> state_specs() const;                            // one a sub-block
+  int64_t param_count() const;                                           // tied tensors counted once
+
+  // 64-bit hash of the architecture, all weights and the compute precision: what a saved State must match.
+  // Computed at the first call.
+  uint64_t fingerprint() const;
+
+  // Reads ids [T] (packed as `spans` says) on top of the states at the spans' slots, which it updates, and writes the
+  // logits after the tokens `logit_rows` (indices into ids, ascending) -> f32 [rows, padded_vocab_size].
+  // Throws kBadData on an id outside the vocabulary, kInternal on inconsistent spans; states are then unchanged.
+  Tensor forward(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states,
+                 std::span<const int64_t> logit_rows) const;
+
+  // Puts the state a sequence begins with into `slot`.
+  void reset_state(SlotStore& states, int64_t slot) const;
+
+ private:
+  struct Block {
+    NormWeights norm;
+    std::unique_ptr<Mixer> mixer;
+  };
+  NormWeights load_norm(const std::string& name) const;
+
+  ModelSpec spec_;
+  ParamStore params_;
+  Runtime runtime_;
+  std::vector<Block> blocks_;
+  NormWeights final_norm_;
+  Weight head_;
+  mutable std::mutex fingerprint_mutex_;
+  mutable std::optional<uint64_t> fingerprint_;
+};
+
+}  // namespace krait

@@ -1,0 +1,116 @@
+#include "krait/models/param_store.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "krait/core/error.h"
+#include "krait/core/half.h"
+#include "krait/mixers/registry.h"
+
+namespace krait {
+namespace {
+
+void push_norm(std::vector<ParamSpec>& out, const ModelSpec& m, const std::string& name) {
+  out.push_back({name + ".weight", {m.d_model}, ParamRole::kVector, Init::constant(1)});
+  if (!m.rms_norm) out.push_back({name + ".bias", {m.d_model}, ParamRole::kVector, Init::constant(0)});
+}
+
+// Elements whose exponent bits are all ones.
+template <class U>
+int64_t count_exponent(const std::byte* bytes, int64_t n, U mask) {
+  int64_t bad = 0;
+  constexpr int64_t kBlock = 4096;
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const int64_t m = std::min(kBlock, n - i);
+    U u[kBlock];
+    std::memcpy(u, bytes + i * static_cast<int64_t>(sizeof(U)), static_cast<size_t>(m) * sizeof(U));
+    U found = 0;
+    for (int64_t j = 0; j < m; ++j) found = static_cast<U>(found + ((u[j] & mask) == mask ? 1 : 0));
+    bad += static_cast<int64_t>(found);  // at most kBlock: fits in 16 bits
+  }
+  return bad;
+}
+
+}  // namespace
+
+std::vector<ParamSpec> model_params(const ModelSpec& m) {
+  std::vector<ParamSpec> out;
+  const Shape table{m.padded_vocab_size, m.d_model};
+  out.push_back({kEmbeddingName, table, ParamRole::kTable, Init::normal(0.02)});
+  for (const SubBlockSpec& b : m.blocks) {
+    push_norm(out, m, b.norm);
+    for (ParamSpec p : find_mixer(b.mixer).params(b.config, m.d_model)) {
+      p.name = b.prefix + "." + p.name;
+      out.push_back(std::move(p));
+    }
+  }
+  push_norm(out, m, kFinalNormName);
+  if (!m.tie_embeddings) {
+    const double bound = 1 / std::sqrt(static_cast<double>(m.d_model));
+    out.push_back({kHeadName, table, ParamRole::kMatmul, Init::uniform(bound)});
+  }
+  return out;
+}
+
+const Param& ParamStore::get(const std::string& name) const {
+  const auto it = params_.find(name);
+  if (it == params_.end()) throw Error(ErrorCode::kInternal, "[params] '" + name + "' was not loaded");
+  return it->second;
+}
+
+Tensor ParamStore::f32(const std::string& name) const {
+  const Param& p = get(name);
+  Tensor t = to_f32(p.value);
+  if (p.neg_exp) {
+    for (int64_t i = 0; i < t.numel(); ++i) t.f32()[i] = std::log(-t.f32()[i]);
+  }
+  return t;
+}
+
+Tensor ParamStore::neg_exp(const std::string& name) const {
+  const Param& p = get(name);
+  Tensor t = to_f32(p.value);
+  if (!p.neg_exp) {
+    for (int64_t i = 0; i < t.numel(); ++i) t.f32()[i] = -std::exp(t.f32()[i]);
+  }
+  return t;
+}
+
+Tensor to_f32(const Tensor& t) {
+  if (t.dtype() == DType::kF32) return t.clone();
+  const Tensor src = t.is_contiguous() ? t : t.clone();
+  Tensor out = Tensor::empty(t.shape());
+  const int64_t n = t.numel();
+  const std::byte* p = src.bytes();
+  for (int64_t i = 0; i < n; ++i) {
+    if (t.dtype() == DType::kF64) {
+      double v;
+      std::memcpy(&v, p + i * 8, 8);
+      out.f32()[i] = static_cast<float>(v);
+    } else if (t.dtype() == DType::kBF16 || t.dtype() == DType::kF16) {
+      uint16_t h;
+      std::memcpy(&h, p + i * 2, 2);
+      out.f32()[i] = t.dtype() == DType::kBF16 ? bf16_to_f32(h) : f16_to_f32(h);
+    } else {
+      fail_data("[params] a tensor of " + std::string(name_of(t.dtype())) + " cannot serve as f32");
+    }
+  }
+  return out;
+}
+
+int64_t count_non_finite(const Tensor& t) {
+  switch (t.dtype()) {
+    case DType::kF32:
+      return count_exponent<uint32_t>(t.bytes(), t.numel(), 0x7F800000u);
+    case DType::kBF16:
+      return count_exponent<uint16_t>(t.bytes(), t.numel(), 0x7F80u);
+    case DType::kF16:
+      return count_exponent<uint16_t>(t.bytes(), t.numel(), 0x7C00u);
+    case DType::kF64:
+      return count_exponent<uint64_t>(t.bytes(), t.numel(), 0x7FF0000000000000u);
+    default:
+      return 0;
+  }
+}
+
+}  // namespace krait
