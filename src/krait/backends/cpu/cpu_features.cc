@@ -26,8 +26,7 @@ CpuFeatures detect() {
            has(__builtin_cpu_supports("f16c")) && has(__builtin_cpu_supports("bmi2"));
   f.avx512 = f.avx2 && has(__builtin_cpu_supports("avx512f")) && has(__builtin_cpu_supports("avx512bw")) &&
              has(__builtin_cpu_supports("avx512dq")) && has(__builtin_cpu_supports("avx512vl"));
-  f.avx512_bf16 =
-      f.avx512 && has(__builtin_cpu_supports("avx512bf16")) && has(__builtin_cpu_supports("avx512vnni"));
+  f.avx512_bf16 = f.avx512 && has(__builtin_cpu_supports("avx512bf16")) && has(__builtin_cpu_supports("avx512vnni"));
 #endif
   return f;
 }
