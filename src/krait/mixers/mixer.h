@@ -47,6 +47,8 @@ struct MixerInfo {
   const char* name;
   std::vector<ParamSpec> (*params)(const MixerConfig&, int64_t d_model);
   std::unique_ptr<Mixer> (*make)(const MixerConfig&, int64_t d_model, const ParamSource&);
+  // Small configurations, one for each option that changes the mathematics; tests/contract_test.cc runs them all.
+  std::vector<MixerConfig> (*examples)();
 };
 
 // tensor[slot] as a view without the slot dimension.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "krait/core/error.h"
@@ -80,6 +81,32 @@ int64_t Model::param_count() const {
   int64_t n = 0;
   for (const ParamSpec& p : model_params(spec_)) n += p.shape.numel();
   return n;
+}
+
+int64_t Model::resident_bytes() const {
+  int64_t n = 0;
+  for (const ParamSpec& p : model_params(spec_)) {
+    const bool head = p.role == ParamRole::kTable && spec_.tie_embeddings;  // the table is packed once more as the head
+    if (p.role == ParamRole::kMatmul || head) {
+      const DType t = params_.get(p.name).value.dtype();
+      n += static_cast<int64_t>(runtime_.kernels->packed_weight_bytes(t, p.shape[0], p.shape[1]));
+    } else if (p.role == ParamRole::kVector) {
+      n += p.shape.numel() * size_of(DType::kF32);
+    }
+  }
+  return n;
+}
+
+int64_t Model::activation_bytes(int64_t tokens) const {
+  int64_t widest = 0;  // floats a token that live at once inside one sub-block: inputs and outputs of its matmuls
+  for (const SubBlockSpec& b : spec_.blocks) {
+    int64_t width = 0;
+    for (const ParamSpec& p : find_mixer(b.mixer).params(b.config, spec_.d_model)) {
+      if (p.role == ParamRole::kMatmul) width += p.shape[0] + p.shape[1];
+    }
+    widest = std::max(widest, width);
+  }
+  return (widest + 2 * spec_.d_model) * tokens * size_of(DType::kF32);
 }
 
 uint64_t Model::fingerprint() const {

@@ -26,6 +26,11 @@ class Model {
   std::vector<StateSpec> state_specs() const;                            // one a sub-block
   int64_t param_count() const;                                           // tied tensors counted once
 
+  // Bytes of weights a running model touches: packed matrices, vectors, and embedding rows on disk or in memory.
+  int64_t resident_bytes() const;
+  // Bytes of activations of a forward pass over that many tokens, at their peak.
+  int64_t activation_bytes(int64_t tokens) const;
+
   // 64-bit hash of the architecture, all weights and the compute precision: what a saved State must match.
   // Computed at the first call.
   uint64_t fingerprint() const;

@@ -98,6 +98,22 @@ Tensor to_f32(const Tensor& t) {
   return out;
 }
 
+Tensor from_f32(const Tensor& t, DType dtype) {
+  if (dtype == DType::kF32) return t;
+  Tensor out = Tensor::empty(t.shape(), dtype);
+  const float* src = t.f32();
+  auto* dst = out.data<uint16_t>();
+  for (int64_t i = 0; i < t.numel(); ++i) dst[i] = dtype == DType::kBF16 ? f32_to_bf16(src[i]) : f32_to_f16(src[i]);
+  return out;
+}
+
+void cast_matrices(ParamStore& params, const ModelSpec& spec, DType dtype) {
+  for (const ParamSpec& p : model_params(spec)) {
+    if (p.role == ParamRole::kVector) continue;
+    params.set(p.name, {from_f32(to_f32(params.get(p.name).value), dtype), false});
+  }
+}
+
 int64_t count_non_finite(const Tensor& t) {
   switch (t.dtype()) {
     case DType::kF32:

@@ -35,6 +35,12 @@ class ParamStore {
 // Contiguous f32 copy of a f32, f64, bf16 or f16 tensor; throws kBadData on another dtype.
 Tensor to_f32(const Tensor& t);
 
+// f32 -> kF32, kBF16 or kF16, rounded to nearest even.
+Tensor from_f32(const Tensor& t, DType dtype);
+
+// Converts every matrix and table of the model (not the vectors) to `dtype`.
+void cast_matrices(ParamStore& params, const ModelSpec& spec, DType dtype);
+
 // NaNs and infinities among the elements of a float tensor.
 int64_t count_non_finite(const Tensor& t);
 

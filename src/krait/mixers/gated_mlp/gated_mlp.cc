@@ -37,11 +37,13 @@ std::unique_ptr<Mixer> make(const MixerConfig& c, int64_t, const ParamSource& p)
   return std::make_unique<GatedMlp>(c, p);
 }
 
+std::vector<MixerConfig> examples() { return {MixerConfig().set("d_hidden", 20)}; }
+
 }  // namespace
 
 const MixerInfo& gated_mlp_mixer();
 const MixerInfo& gated_mlp_mixer() {
-  static const MixerInfo info{"gated_mlp", params, make};
+  static const MixerInfo info{"gated_mlp", params, make, examples};
   return info;
 }
 

@@ -105,11 +105,22 @@ std::unique_ptr<Mixer> make(const MixerConfig& c, int64_t, const ParamSource& p)
   return std::make_unique<Mamba1>(c, p);
 }
 
+std::vector<MixerConfig> examples() {
+  MixerConfig c;
+  c.set("d_inner", 40).set("d_state", 16).set("d_conv", 4).set("dt_rank", 3).set("bias", 0).set("conv_bias", 1);
+  c.set("dt_b_c_norm_eps", 0).set("dt_min", 1e-3).set("dt_max", 0.1).set("dt_init_floor", 1e-4).set("dt_scale", 1);
+  MixerConfig odd = c;  // sizes that fill no vector, biases, FalconMamba's norms
+  odd.set("d_inner", 37).set("d_state", 5).set("d_conv", 3).set("bias", 1).set("conv_bias", 0).set("dt_b_c_norm_eps", 1e-6);
+  MixerConfig wide = c;
+  wide.set("d_state", 33).set("d_conv", 2);
+  return {c, odd, wide};
+}
+
 }  // namespace
 
 const MixerInfo& mamba1_mixer();
 const MixerInfo& mamba1_mixer() {
-  static const MixerInfo info{"mamba1", params, make};
+  static const MixerInfo info{"mamba1", params, make, examples};
   return info;
 }
 

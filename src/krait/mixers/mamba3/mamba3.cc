@@ -125,11 +125,25 @@ std::unique_ptr<Mixer> make(const MixerConfig& c, int64_t, const ParamSource& p)
   return std::make_unique<Mamba3>(c, p);
 }
 
+std::vector<MixerConfig> examples() {
+  MixerConfig c;
+  c.set("d_inner", 48).set("n_heads", 3).set("headdim", 16).set("d_state", 16).set("n_groups", 1).set("n_angles", 4);
+  c.set("is_mimo", 0).set("mimo_rank", 1).set("is_outproj_norm", 0).set("softplus_A", 0).set("A_floor", 1e-4);
+  c.set("norm_eps", 1e-5).set("dt_min", 1e-3).set("dt_max", 0.1).set("dt_init_floor", 1e-4);
+  MixerConfig norm = c;  // output norm, groups, all dimensions rotated, the older A
+  norm.set("n_heads", 4).set("headdim", 12).set("d_state", 10).set("n_groups", 2).set("n_angles", 5).set("is_outproj_norm", 1).set("softplus_A", 1);
+  MixerConfig mimo = c;
+  mimo.set("is_mimo", 1).set("mimo_rank", 4);
+  MixerConfig mimo_norm = norm;
+  mimo_norm.set("is_mimo", 1).set("mimo_rank", 2).set("softplus_A", 0);
+  return {c, norm, mimo, mimo_norm};
+}
+
 }  // namespace
 
 const MixerInfo& mamba3_mixer();
 const MixerInfo& mamba3_mixer() {
-  static const MixerInfo info{"mamba3", params, make};
+  static const MixerInfo info{"mamba3", params, make, examples};
   return info;
 }
 

@@ -1,0 +1,142 @@
+// krait inspect: what a checkpoint is, tensor by tensor, and what running it takes.
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "session.h"
+
+namespace krait::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct Args {
+  ModelArgs model;
+  bool json = false, tensors = false;
+};
+
+std::string human(int64_t bytes) {
+  char s[32];
+  const double b = static_cast<double>(bytes);
+  if (b < 1 << 20) {
+    std::snprintf(s, sizeof s, "%.1f KiB", b / (1 << 10));
+  } else if (b < 1 << 30) {
+    std::snprintf(s, sizeof s, "%.1f MiB", b / (1 << 20));
+  } else {
+    std::snprintf(s, sizeof s, "%.2f GiB", b / (1 << 30));
+  }
+  return s;
+}
+
+// Smallest and largest value of A = −exp(A_log) over all layers: negative, once (trap C1).
+void add_A_range(const Model& m, ordered_json& j) {
+  double lo = 0, hi = -1e300;
+  for (const auto& [name, p] : m.params().all()) {
+    if (!name.ends_with(".A_log")) continue;
+    const Tensor A = m.params().neg_exp(name);
+    for (int64_t i = 0; i < A.numel(); ++i) {
+      lo = std::min(lo, static_cast<double>(A.f32()[i]));
+      hi = std::max(hi, static_cast<double>(A.f32()[i]));
+    }
+  }
+  if (hi > -1e300) j["A_range"] = {lo, hi};
+}
+
+ordered_json describe(const Session& s) {
+  const Model& m = s.model();
+  const ModelSpec& spec = m.spec();
+  ordered_json j;
+  j["path"] = s.loaded.checkpoint->path().string();
+  j["dialect"] = s.loaded.family->name;
+  j["architecture"] = spec.architecture;
+  j["d_model"] = spec.d_model;
+  j["n_layer"] = spec.n_layer;
+  j["vocab_size"] = spec.vocab_size;
+  j["padded_vocab_size"] = spec.padded_vocab_size;
+  j["tie_embeddings"] = spec.tie_embeddings;
+  j["norm"] = spec.rms_norm ? "rms" : "layer";
+  j["norm_eps"] = spec.norm_eps;
+  ordered_json mixer;
+  for (const auto& [key, value] : spec.blocks.front().config.values()) {
+    mixer[key] = std::isfinite(value) ? ordered_json(value) : ordered_json("inf");
+  }
+  j["mixer"] = spec.blocks.front().mixer;
+  j["mixer_config"] = mixer;
+  j["sub_blocks"] = spec.blocks.size();
+  j["parameters"] = m.param_count();
+  int64_t weight_bytes = 0;
+  for (const auto& [name, p] : m.params().all()) weight_bytes += p.value.nbytes();
+  const int64_t state_bytes = SlotStore::bytes_per_slot(m.state_specs());
+  j["weight_bytes"] = weight_bytes;
+  j["state_bytes_per_sequence"] = state_bytes;
+  j["state_dtype"] = "f32";
+  // Weights once in packed form, one state, and the activations of one prefill pass (traps J5, A11).
+  j["memory_estimate_bytes"] = m.resident_bytes() + state_bytes + m.activation_bytes(512);
+  j["fingerprint"] = [&] {
+    char h[17];
+    std::snprintf(h, sizeof h, "%016llx", static_cast<unsigned long long>(m.fingerprint()));
+    return std::string(h);
+  }();
+  add_A_range(m, j);
+  j["kernels"] = m.runtime().kernels->name;
+  j["tokenizer"] = s.tokenizer ? ordered_json(s.tokenizer->name()) : ordered_json(nullptr);
+  ordered_json state = ordered_json::array();
+  for (const StateTensorSpec& t : m.state_specs().front()) {
+    state.push_back({{"name", t.name}, {"shape", t.shape.str()}, {"dtype", name_of(t.dtype)}});
+  }
+  j["state_of_a_layer"] = state;
+  return j;
+}
+
+void print_text(const ordered_json& j) {
+  for (const auto& [key, value] : j.items()) {
+    if (key == "tensors" || key == "state_of_a_layer" || key == "mixer_config") continue;
+    std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+    if (key.find("bytes") != std::string::npos) text += "  (" + human(value.get<int64_t>()) + ")";
+    std::printf("%-26s %s\n", key.c_str(), text.c_str());
+  }
+  for (const auto& [key, value] : j["mixer_config"].items()) std::printf("  %-24s %s\n", key.c_str(), value.dump().c_str());
+  std::printf("state of a layer:\n");
+  for (const auto& t : j["state_of_a_layer"]) {
+    std::printf("  %-8s %-20s %s\n", t["name"].get<std::string>().c_str(), t["shape"].get<std::string>().c_str(),
+                t["dtype"].get<std::string>().c_str());
+  }
+  if (!j.contains("tensors")) return;
+  std::printf("tensors:\n");
+  for (const auto& t : j["tensors"]) {
+    std::printf("  %-52s %-6s %s\n", t["name"].get<std::string>().c_str(), t["dtype"].get<std::string>().c_str(),
+                t["shape"].get<std::string>().c_str());
+  }
+}
+
+int inspect(const Args& a) {
+  const Session s = open_session(a.model, NeedTokenizer::kNo);
+  ordered_json j = describe(s);
+  if (a.tensors || a.json) {
+    ordered_json list = ordered_json::array();
+    const io::Checkpoint& c = *s.loaded.checkpoint;
+    for (const std::string& name : c.names()) {
+      list.push_back({{"name", name}, {"dtype", name_of(c.dtype(name))}, {"shape", c.shape(name).str()}});
+    }
+    j["tensors"] = list;
+  }
+  if (a.json) {
+    std::printf("%s\n", j.dump(2).c_str());
+  } else {
+    print_text(j);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_inspect(Command& root) {
+  auto a = std::make_shared<Args>();
+  Command c = root.subcommand("inspect", "Show configuration, parameters, state and memory of a model");
+  add_model_options(c, a->model, true, false);
+  c.flag("--tensors", a->tensors, "list every tensor of the checkpoint");
+  c.flag("--json", a->json, "print JSON, tensors included");
+  c.run([a] { return inspect(*a); });
+}
+
+}  // namespace krait::cli

@@ -1,0 +1,146 @@
+#include "session.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+
+#include "krait/backends/cpu/cpu_backend.h"
+#include "krait/core/error.h"
+#include "krait/io/gguf.h"
+
+namespace krait::cli {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kShippedName = "mamba3-books-12m";
+
+text::GgufVocab gguf_vocab(const io::Gguf& g) {
+  text::GgufVocab v;
+  const auto id = [&](const char* key) -> std::optional<int32_t> {
+    if (!g.has(key)) return std::nullopt;
+    return static_cast<int32_t>(g.integer(key));
+  };
+  const auto flag = [&](const char* key) -> std::optional<bool> {
+    if (!g.has(key)) return std::nullopt;
+    return g.boolean(key);
+  };
+  v.model = g.str("tokenizer.ggml.model");
+  v.pre = g.str_or("tokenizer.ggml.pre", "");
+  v.tokens = g.strings("tokenizer.ggml.tokens");
+  if (g.has("tokenizer.ggml.scores")) v.scores = g.floats("tokenizer.ggml.scores");
+  if (g.has("tokenizer.ggml.token_type")) v.types = g.integers32("tokenizer.ggml.token_type");
+  if (g.has("tokenizer.ggml.merges")) v.merges = g.strings("tokenizer.ggml.merges");
+  v.bos = id("tokenizer.ggml.bos_token_id");
+  v.eos = id("tokenizer.ggml.eos_token_id");
+  v.eot = id("tokenizer.ggml.eot_token_id");
+  v.unk = id("tokenizer.ggml.unknown_token_id");
+  v.pad = id("tokenizer.ggml.padding_token_id");
+  v.add_bos = flag("tokenizer.ggml.add_bos_token");
+  v.add_eos = flag("tokenizer.ggml.add_eos_token");
+  v.add_space_prefix = flag("tokenizer.ggml.add_space_prefix");
+  v.chat_template = g.str_or("tokenizer.chat_template", "");
+  return v;
+}
+
+Compute parse_compute(const std::string& s) {
+  return s == "bf16" ? Compute::kBF16 : s == "bf16x2" ? Compute::kBF16x2 : Compute::kF32;
+}
+
+fs::path program_folder() {
+  std::error_code ignored;
+  return fs::read_symlink("/proc/self/exe", ignored).parent_path();
+}
+
+}  // namespace
+
+void add_model_options(Command& c, ModelArgs& a, bool positional, bool model_required) {
+  if (positional) c.positional("MODEL", a.model, "folder or file: safetensors, pytorch_model.bin, GGUF", model_required);
+  c.option("--tokenizer", a.tokenizer, "tokenizer file or folder, if not beside the weights");
+  c.option("-t,--threads", a.threads, "threads; 0: all CPUs this process may use");
+  c.choice("--compute", a.compute, {"f32", "bf16x2", "bf16"},
+           "arithmetic of matmuls on bf16 weights: f32 (exact products), bf16x2 (2e-6 relative error), bf16 (1.4e-3)");
+  c.choice("--weights", a.weights, {"file", "f32", "bf16", "f16"}, "hold matrices in this type instead of the file's");
+  c.option("--kernels", a.backend, "kernel set (see 'krait doctor'); auto: the best this CPU runs");
+}
+
+std::unique_ptr<ThreadPool> make_pool(int64_t threads) {
+  if (threads < 0 || threads > 1024) fail_usage("[threads] " + std::to_string(threads) + " is not 0 to 1024");
+  return std::make_unique<ThreadPool>(threads == 0 ? ThreadPool::default_threads() : static_cast<int>(threads));
+}
+
+Runtime make_runtime(const ModelArgs& a, ThreadPool& pool) {
+  Runtime rt;
+  rt.pool = &pool;
+  rt.compute = parse_compute(a.compute);
+  rt.kernels = a.backend == "auto" ? &cpu_kernels() : cpu_kernels(a.backend);
+  if (rt.kernels == nullptr) {
+    std::string known;
+    for (const KernelSet* k : cpu_kernel_sets()) known += std::string(" ") + k->name;
+    fail_usage("[kernels] '" + a.backend + "' does not run here; this CPU has:" + known);
+  }
+  return rt;
+}
+
+std::string shipped_model() {
+  const fs::path here = program_folder();
+  for (const fs::path& p : {here / ".." / "models" / kShippedName, here / ".." / "share" / "krait" / "models" / kShippedName}) {
+    if (fs::exists(p / "config.json")) return p.lexically_normal().string();
+  }
+  fail_usage("[model] no MODEL was given and the shipped one is not beside the program (models/" + std::string(kShippedName) + ")");
+}
+
+std::unique_ptr<text::Tokenizer> find_tokenizer(const io::Checkpoint& c) {
+  if (const io::Gguf* g = c.gguf()) {
+    return g->has("tokenizer.ggml.tokens") ? text::make_gguf_tokenizer(gguf_vocab(*g)) : nullptr;
+  }
+  return text::has_tokenizer(c.folder()) ? text::open_tokenizer(c.folder()) : nullptr;
+}
+
+std::unique_ptr<text::Tokenizer> open_any_tokenizer(const std::string& path) {
+  if (path.ends_with(".gguf")) {
+    const auto c = io::Checkpoint::open(path);
+    auto t = find_tokenizer(*c);
+    if (!t) fail_data("[tokenizer] " + path + " holds no vocabulary");
+    return t;
+  }
+  return text::open_tokenizer(path);
+}
+
+Session open_session(const ModelArgs& a, NeedTokenizer need) {
+  Session s;
+  s.pool = make_pool(a.threads);
+  const Runtime rt = make_runtime(a, *s.pool);
+  const std::optional<DType> cast = a.weights == "file"   ? std::nullopt
+                                    : a.weights == "f32"  ? std::optional(DType::kF32)
+                                    : a.weights == "bf16" ? std::optional(DType::kBF16)
+                                                          : std::optional(DType::kF16);
+  s.loaded = load_model(a.model.empty() ? shipped_model() : a.model, rt, cast);
+  s.tokenizer = a.tokenizer.empty() ? find_tokenizer(*s.loaded.checkpoint) : open_any_tokenizer(a.tokenizer);
+  if (!s.tokenizer && need == NeedTokenizer::kYes) {
+    fail_data("[tokenizer] " + s.loaded.checkpoint->path().string() +
+              " has no tokenizer (tokenizer.json or tokenizer.model); name one with --tokenizer");
+  }
+  return s;
+}
+
+int64_t Session::sampled_vocab() const {
+  return tokenizer ? std::min(model().vocab_size(), tokenizer->vocab_size()) : model().vocab_size();
+}
+
+std::string read_text(const std::string& path) {
+  if (path == "-") {
+    std::string all;
+    char buffer[1 << 16];
+    for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, stdin)) > 0;) all.append(buffer, n);
+    return all;
+  }
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw Error(ErrorCode::kFailed, "[read] cannot open " + path);
+  std::string all{std::istreambuf_iterator<char>(in), {}};
+  if (in.bad()) throw Error(ErrorCode::kFailed, "[read] cannot read " + path);
+  return all;
+}
+
+}  // namespace krait::cli

@@ -1,0 +1,52 @@
+// What most commands begin with: a model, its tokenizer, the threads to run on.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli.h"
+#include "krait/models/load.h"
+#include "krait/text/tokenizer.h"
+
+namespace krait::cli {
+
+struct ModelArgs {
+  std::string model;            // folder or file; empty: the shipped model
+  std::string tokenizer;        // file or folder; empty: beside the model, or inside the GGUF file
+  int64_t threads = 0;          // 0: all CPUs this process may use
+  std::string compute = "f32";  // f32, bf16x2, bf16
+  std::string weights = "file"; // file, f32, bf16, f16
+  std::string backend = "auto"; // a kernel set by name
+};
+
+// Declares the options above. `positional`: MODEL is also the first argument.
+void add_model_options(Command& command, ModelArgs& args, bool positional, bool model_required);
+
+struct Session {
+  std::unique_ptr<ThreadPool> pool;
+  LoadedModel loaded;
+  std::unique_ptr<text::Tokenizer> tokenizer;  // null if `open_session` was told to do without, or there is none
+
+  const Model& model() const { return *loaded.model; }
+  // Ids that may be sampled: below the model's vocabulary and known to the tokenizer.
+  int64_t sampled_vocab() const;
+};
+
+enum class NeedTokenizer : uint8_t { kNo, kYes };
+// Throws kBadData / kUsage with the reason; with kYes also if there is no tokenizer.
+Session open_session(const ModelArgs& args, NeedTokenizer need);
+
+Runtime make_runtime(const ModelArgs& args, ThreadPool& pool);
+std::unique_ptr<ThreadPool> make_pool(int64_t threads);
+
+// Where the shipped model stands: beside the program or in its source tree; throws kUsage if it is not there.
+std::string shipped_model();
+
+// Bytes of a file, or of standard input for "-".
+std::string read_text(const std::string& path);
+// The tokenizer of a checkpoint: inside GGUF, or beside the weights. Null if there is none.
+std::unique_ptr<text::Tokenizer> find_tokenizer(const io::Checkpoint& checkpoint);
+// A tokenizer by itself: a folder, tokenizer.json, *.model, a GGUF file, or a RWKV vocabulary.
+std::unique_ptr<text::Tokenizer> open_any_tokenizer(const std::string& path);
+
+}  // namespace krait::cli

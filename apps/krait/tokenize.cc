@@ -1,0 +1,81 @@
+// krait tokenize: text -> ids, and back with --decode.
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "krait/core/error.h"
+#include "session.h"
+
+namespace krait::cli {
+namespace {
+
+struct Args {
+  std::string model, file = "-", prompt;
+  bool decode = false, json = false, special = false, no_parse = false, pieces = false;
+};
+
+std::vector<int32_t> read_ids(const std::string& text, int64_t vocab) {
+  std::vector<int32_t> ids;
+  std::istringstream in(text);
+  for (std::string word; in >> word;) {
+    while (!word.empty() && (word.back() == ',' || word.back() == ']')) word.pop_back();
+    while (!word.empty() && word.front() == '[') word.erase(0, 1);
+    if (word.empty()) continue;
+    size_t used = 0;
+    int64_t id = -1;
+    try {
+      id = std::stoll(word, &used);
+    } catch (const std::exception&) {
+      used = 0;
+    }
+    if (used != word.size() || id < 0 || id >= vocab) {
+      fail_data("[tokenize] '" + word + "' is not an id below " + std::to_string(vocab));
+    }
+    ids.push_back(static_cast<int32_t>(id));
+  }
+  return ids;
+}
+
+int tokenize(const Args& a, bool prompt_given) {
+  const auto t = open_any_tokenizer(a.model.empty() ? shipped_model() : a.model);
+  const std::string input = prompt_given ? a.prompt : read_text(a.file);
+  if (a.decode) {
+    const std::string text = t->decode(read_ids(input, t->vocab_size()), false);
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    return 0;
+  }
+  const auto ids = t->encode(input, {.add_special = a.special, .parse_special = !a.no_parse});
+  if (a.json) {
+    nlohmann::ordered_json j;
+    j["ids"] = ids;
+    std::printf("%s\n", j.dump().c_str());
+    return 0;
+  }
+  for (const int32_t id : ids) {
+    if (a.pieces) {
+      std::printf("%6d  %s\n", id, nlohmann::json(t->token_bytes(id)).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    } else {
+      std::printf("%d\n", id);
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_tokenize(Command& root) {
+  auto a = std::make_shared<Args>();
+  Command c = root.subcommand("tokenize", "Text to token ids, and back with --decode");
+  c.positional("MODEL", a->model, "a model, a folder, tokenizer.json, tokenizer.model, or a GGUF file; default: the shipped model", false);
+  c.option("-f,--file", a->file, "text (with --decode: ids) to read; '-' is standard input");
+  c.option("-p,--prompt", a->prompt, "text given on the command line");
+  c.flag("--decode", a->decode, "the input is ids; print their text");
+  c.flag("--special", a->special, "add the special tokens of the model (BOS, EOS)");
+  c.flag("--no-parse-special", a->no_parse, "special tokens in the text are plain text");
+  c.flag("--pieces", a->pieces, "print each token's text beside its id");
+  c.flag("--json", a->json, "print {\"ids\": [...]}");
+  c.run([a, c] { return tokenize(*a, c.given("--prompt")); });
+}
+
+}  // namespace krait::cli

@@ -1,0 +1,108 @@
+#include "krait/models/load.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <set>
+
+#include "krait/core/error.h"
+
+namespace krait {
+namespace {
+
+// Shapes agree if they differ only by dimensions of 1 ([C, 1, W] and [C, W]).
+bool same_but_ones(const Shape& a, const Shape& b) {
+  std::vector<int64_t> x, y;
+  for (int64_t d : a.dims())
+    if (d != 1) x.push_back(d);
+  for (int64_t d : b.dims())
+    if (d != 1) y.push_back(d);
+  return x == y;
+}
+
+// A gated norm [E] is stored as [G, E/G] in GGUF files.
+bool fits(const Shape& have, const Shape& want) {
+  return same_but_ones(have, want) || (want.rank() == 1 && have.rank() == 2 && have.numel() == want.numel());
+}
+
+bool usable(const ParamSpec& p, DType t) {
+  const bool half_or_f32 = t == DType::kF32 || t == DType::kBF16 || t == DType::kF16;
+  return half_or_f32 || (p.role == ParamRole::kVector && t == DType::kF64);
+}
+
+class Problems {
+ public:
+  void add(std::string line) { lines_.push_back(std::move(line)); }
+  void raise_if_any(const io::Checkpoint& c) const {
+    if (lines_.empty()) return;
+    constexpr size_t kShown = 20;
+    std::string all = fmt::format("[load] {}: {} problem(s):", c.path().string(), lines_.size());
+    for (size_t i = 0; i < lines_.size() && i < kShown; ++i) all += "\n  " + lines_[i];
+    if (lines_.size() > kShown) all += fmt::format("\n  and {} more", lines_.size() - kShown);
+    fail_data(all);
+  }
+
+ private:
+  std::vector<std::string> lines_;
+};
+
+// A tied model may still store its head; it must then be the embedding.
+void check_tied_head(const io::Checkpoint& c, const FamilyInfo& f, const ModelSpec& spec, std::set<std::string>& used,
+                     Problems& problems) {
+  const std::string head = f.source(c, spec, kHeadName).name;
+  const std::string table = f.source(c, spec, kEmbeddingName).name;
+  if (!spec.tie_embeddings || !c.has(head) || !c.has(table)) return;
+  used.insert(head);
+  const Tensor a = c.tensor(head), b = c.tensor(table);
+  const bool same = a.shape() == b.shape() && a.dtype() == b.dtype() &&
+                    (a.bytes() == b.bytes() || std::memcmp(a.bytes(), b.bytes(), static_cast<size_t>(a.nbytes())) == 0);
+  if (!same) problems.add(fmt::format("{} differs from {}, but the configuration ties them", head, table));
+}
+
+}  // namespace
+
+ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const ModelSpec& spec) {
+  ParamStore store;
+  Problems problems;
+  std::set<std::string> used;
+  for (const ParamSpec& p : model_params(spec)) {
+    const WeightSource src = f.source(c, spec, p.name);
+    if (!c.has(src.name)) {
+      problems.add("missing: " + src.name + " " + p.shape.str());
+      continue;
+    }
+    used.insert(src.name);
+    const Tensor t = c.tensor(src.name);
+    if (!fits(t.shape(), p.shape)) {
+      problems.add(fmt::format("wrong shape: {} is {}, the configuration wants {}", src.name, t.shape().str(), p.shape.str()));
+      continue;
+    }
+    if (!usable(p, t.dtype())) {
+      problems.add(fmt::format("wrong type: {} is {}", src.name, name_of(t.dtype())));
+      continue;
+    }
+    if (const int64_t n = count_non_finite(t); n > 0) {
+      problems.add(fmt::format("not finite: {} of {} values of {} are NaN or infinite", n, t.numel(), src.name));
+    }
+    store.set(p.name, {t.reshape(p.shape), src.neg_exp});
+  }
+  check_tied_head(c, f, spec, used, problems);
+  for (const std::string& name : c.names()) {
+    if (!used.contains(name)) problems.add("extra: " + name + " " + c.shape(name).str() + " belongs to nothing in this architecture");
+  }
+  problems.raise_if_any(c);
+  return store;
+}
+
+LoadedModel load_model(const std::filesystem::path& path, const Runtime& runtime, std::optional<DType> cast) {
+  LoadedModel m;
+  m.checkpoint = io::Checkpoint::open(path);
+  m.family = &find_family(*m.checkpoint);
+  ModelSpec spec = m.family->parse(*m.checkpoint);
+  ParamStore params = load_params(*m.checkpoint, *m.family, spec);
+  if (cast) cast_matrices(params, spec, *cast);
+  m.model = std::make_unique<Model>(std::move(spec), std::move(params), runtime);
+  return m;
+}
+
+}  // namespace krait

@@ -1,0 +1,26 @@
+// From a checkpoint on disk to a Model.
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "krait/io/checkpoint.h"
+#include "krait/models/family.h"
+#include "krait/models/model.h"
+
+namespace krait {
+
+// Matches every parameter of `spec` with a tensor of the checkpoint. Throws one kBadData that lists every missing,
+// extra, misshapen or non-finite tensor.
+ParamStore load_params(const io::Checkpoint&, const FamilyInfo&, const ModelSpec&);
+
+struct LoadedModel {
+  std::shared_ptr<const io::Checkpoint> checkpoint;
+  const FamilyInfo* family = nullptr;
+  std::unique_ptr<Model> model;
+};
+// Opens a folder or file of any supported dialect. `cast`: hold matrices and embeddings in this type instead of the
+// file's.
+LoadedModel load_model(const std::filesystem::path&, const Runtime&, std::optional<DType> cast = {});
+
+}  // namespace krait
