@@ -1,0 +1,28 @@
+// A file mapped read-only. Tensors view it and keep it alive.
+#pragma once
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+
+namespace krait::io {
+
+class MappedFile {
+ public:
+  // Throws kFailed if the file cannot be opened or mapped; an empty file maps to an empty span.
+  static std::shared_ptr<const MappedFile> open(const std::filesystem::path&);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  MappedFile() = default;
+  std::filesystem::path path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace krait::io

@@ -1,0 +1,28 @@
+// Chat templates: messages -> the text a chat model was trained on.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace krait::text {
+
+struct Message {
+  std::string role;  // "system", "user", "assistant"
+  std::string content;
+};
+
+class ChatTemplate {
+ public:
+  virtual ~ChatTemplate() = default;
+  // Text of the messages; `add_generation_prompt`: followed by what opens the assistant's turn. Throws kBadData if the
+  // template refuses the messages (roles that must alternate, …).
+  virtual std::string render(const std::vector<Message>&, bool add_generation_prompt) const = 0;
+};
+
+// Compiles the Jinja subset that published templates use; throws kBadData naming the construct it does not know, with
+// its line. bos / eos: the texts of these tokens, visible to the template.
+std::unique_ptr<ChatTemplate> compile_chat_template(const std::string& source, const std::string& bos, const std::string& eos);
+// The common ones by name ("chatml", "llama3", "mistral", "zephyr", "plain", …); throws kUsage listing the names.
+std::unique_ptr<ChatTemplate> named_chat_template(const std::string& name, const std::string& bos, const std::string& eos);
+
+}  // namespace krait::text
