@@ -19,7 +19,8 @@ endif()
 
 # A fused multiply-add is written as one where a kernel wants one: the compiler must not decide it loop by loop, or the
 # main loop and its tail would round differently (exactness contract).
-add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -ffp-contract=off -fno-math-errno)
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+add_compile_options(-ffp-contract=off -fno-math-errno)
 if(KRAIT_SANITIZE)
   add_compile_options(-fsanitize=${KRAIT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${KRAIT_SANITIZE})
