@@ -1,0 +1,69 @@
+// State: one sequence at one position, apart from any model or slot: it can be kept, compared, written to a file and
+// put into any slot of the same model. Everything needed to go on is in it, so no token is ever read twice.
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "krait/infer/sampler.h"
+#include "krait/infer/token_history.h"
+#include "krait/models/model.h"
+
+namespace krait {
+
+// What a sequence carries beside its mixers' tensors.
+struct SequenceHead {
+  TokenHistory history;  // position, hash and what penalties need of the tokens read
+  RngState rng;          // next draw of its sampler
+  Tensor last_logits;    // f32 [V_pad] after the last token; undefined at position 0. Never written to: may be shared
+};
+
+struct State {
+  uint64_t model_fingerprint = 0;  // Model::fingerprint() of the model it belongs to
+  std::string architecture;        // of that model: "mamba2"
+  SequenceHead head;
+  std::vector<StateSpec> specs;   // one a sub-block
+  std::vector<StateView> blocks;  // tensors in the order of `specs`, without the slot dimension; owned
+
+  int64_t position() const { return head.history.position(); }
+  int64_t nbytes() const;  // of the tensors and the logits
+};
+
+// The sequence in `slot`, copied.
+State snapshot(const Model&, const SlotStore&, int64_t slot, const SequenceHead&);
+// Puts a state into `slot`. Throws kBadData if it belongs to another model (fingerprint, tensors).
+void restore(const Model&, const State&, SlotStore&, int64_t slot);
+// Throws kBadData, with the reason, unless the state belongs to the model.
+void check_fits(const Model&, const State&);
+
+// Every bit equal: tensors, logits, history, random stream, model.
+bool operator==(const State&, const State&);
+
+struct TensorDiff {
+  std::string name;  // "3.ssm": sub-block and tensor; "logits"
+  Shape shape;
+  bool equal = false;       // bit for bit
+  double max_abs = 0;       // max |a − b|
+  double relative_rms = 0;  // sqrt(Σ(a−b)² / Σb²); infinite where b is all zeros and a is not
+};
+struct StateDiff {
+  std::vector<std::string> header;  // names of the header fields that differ
+  std::vector<TensorDiff> tensors;
+  bool equal() const;
+};
+// Tensor by tensor. Throws kBadData if the two do not have the same tensors.
+StateDiff diff(const State& a, const State& b);
+
+// State files (docs/formats.md, "State files"): little-endian, versioned, checksummed, written whole or not at all.
+void write_state(const std::filesystem::path&, const State&);
+// Throws kBadData with the reason if the bytes are not a whole, unaltered state file of a version that is known.
+State read_state(const std::filesystem::path&);
+State parse_state(std::span<const std::byte> bytes, const std::string& name);  // `name` is for messages
+// Hands the bytes of the file to `sink`, piece by piece.
+void encode_state(const State&, const std::function<void(const void*, size_t)>& sink);
+
+inline constexpr uint32_t kStateFileVersion = 1;
+
+}  // namespace krait
