@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Measures the figures of docs/validation.md on this machine and prints them as Markdown.
+
+usage: tools/validate.py [--shared ../shared] [--only SECTION,...]     after ./dev build; sections: see SECTIONS below.
+"""
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+KRAIT = ROOT / "build" / "krait"
+BOOKS = ["mamba1-books-12m", "mamba2-books-12m", "mamba3-books-12m"]
+TINY = ["mamba", "mamba-bias-k3-d8", "mamba-d20", "mamba2", "mamba2-g4", "mamba2-limit", "mamba3_siso", "mamba3_siso_norm",
+        "mamba3_mimo", "mamba3_mimo_norm", "falcon_mamba", "falcon_mamba-k3"]
+LOSSES = {"mamba1-books-12m": (3.82948, 3.71817), "mamba2-books-12m": (3.48201, 3.41960), "mamba3-books-12m": (3.38975, 3.34155)}
+PROMPT = "It was a dark and stormy night;"
+
+
+def run(*args, **kwargs):
+    return subprocess.run([str(a) for a in args], capture_output=True, text=True, check=True, **kwargs).stdout
+
+
+def krait_json(*args):
+    return json.loads(run(KRAIT, *args, "--json"))
+
+
+def peak_rss_mib(*args):
+    """Peak resident memory of one process, MiB, and its seconds."""
+    start = time.time()
+    child = subprocess.Popen([str(a) for a in args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status != 0:
+        raise RuntimeError(f"{args}: status {status}")
+    return usage.ru_maxrss / 1024, time.time() - start
+
+
+def test_lines(program, pattern, filter_="*"):
+    out = subprocess.run([ROOT / "build" / "tests" / program, f"--gtest_filter={filter_}"], capture_output=True, text=True)
+    lines = [line for line in out.stdout.splitlines() if re.search(pattern, line)]
+    return lines + [f"(exit code {out.returncode})"]
+
+
+def section_parity(shared):
+    print("\n## Models against float64 references: `build/tests/test_parity`\n```")
+    print("\n".join(test_lines("test_parity", r"relative RMS|SKIPPED")), "```", sep="\n")
+
+
+def section_goldens(shared):
+    print("\n## Kernels against captured activations: `build/tests/test_goldens*`\n```")
+    for program in sorted((ROOT / "build" / "tests").glob("test_goldens*")):
+        if os.access(program, os.X_OK) and program.is_file():
+            print("\n".join(test_lines(program.name, r"RMS|%|SKIPPED")))
+    print("```")
+
+
+def section_loss(shared):
+    print("\n## Loss of held-out books: `krait perplexity MODEL BOOKS… --window 1024 --json`")
+    print("| model | books-valid | reference | difference | books-test | reference | difference |\n|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        books = {}
+        for part in ("valid", "test"):
+            with tarfile.open(shared / "data" / "corpora" / f"books-{part}.tar.xz") as tar:
+                tar.extractall(f"{folder}/{part}")
+            books[part] = sorted(pathlib.Path(folder, part).rglob("*.txt"))
+        for model in BOOKS:
+            row = [model]
+            for part, want in zip(("valid", "test"), LOSSES[model]):
+                got = krait_json("perplexity", shared / "data" / "models" / model, *books[part], "--window", "1024")["loss"]
+                row += [f"{got:.5f}", f"{want:.5f}", f"{got - want:+.5f}"]
+            print("| " + " | ".join(row) + " |", flush=True)
+
+
+def section_verify(shared):
+    print("\n## Exactness: `krait verify MODEL` (weights f32, bf16, f16)")
+    models = [shared / "data" / "tiny" / t for t in TINY] + [shared / "data" / "models" / b for b in BOOKS]
+    for model in models:
+        start = time.time()
+        done = subprocess.run([KRAIT, "verify", str(model), "--json"], capture_output=True, text=True)
+        rows = json.loads(done.stdout).get("rows", []) if done.stdout else []
+        bad = [r for r in rows if not r.get("equal", False)]
+        print(f"- {model.name}: {len(rows) - len(bad)} of {len(rows)} rows bit-equal, exit code {done.returncode}, "
+              f"{time.time() - start:.1f} s", flush=True)
+
+
+def section_matmul(shared):
+    print("\n## Matmul against the roofline: `./dev bench` (`build/bench/matmul_bench`)\n```")
+    print(run(ROOT / "build" / "bench" / "matmul_bench").rstrip(), "```", sep="\n")
+
+
+def section_memory(shared):
+    print("\n## Memory: `krait perplexity MODEL FILE`, one pass with carried state, peak resident MiB")
+    print("| model | 10,000 tokens | 1,000,000 tokens | difference |\n|---|---|---|---|")
+    text = (shared / "data" / "corpora" / "tinyshakespeare.txt").read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        for model in BOOKS:
+            path = shared / "data" / "models" / model
+            peaks = []
+            for tokens in (10_000, 1_000_000):
+                # Ids come through a file so that the text of the longer run is not what is measured.
+                file = pathlib.Path(folder, f"{tokens}.txt")
+                per_token = len(text) / len(run(KRAIT, "tokenize", path, "-p", text[:100_000]).split()) * 100_000 / len(text)
+                want = int(tokens * per_token * 1.02)
+                file.write_text((text * (want // len(text) + 1))[:want])
+                peaks.append(peak_rss_mib(KRAIT, "perplexity", path, file)[0])
+            print(f"| {model} | {peaks[0]:.1f} | {peaks[1]:.1f} | {peaks[1] - peaks[0]:+.1f} |", flush=True)
+
+
+def section_start(shared):
+    print("\n## Start: process start to first token of the shipped model, `krait run -p … -n 1`")
+    times = []
+    for _ in range(21):
+        start = time.time()
+        child = subprocess.Popen([KRAIT, "run", "-p", PROMPT, "-n", "1", "--no-display-prompt"], stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL)
+        child.stdout.read(1)
+        times.append(time.time() - start)
+        child.stdout.read()
+        child.wait()
+    print(f"median {1000 * statistics.median(times):.0f} ms, worst of {len(times)}: {1000 * max(times):.0f} ms")
+
+
+def section_contention(shared):
+    print("\n## Half of the machine taken by other processes: `krait bench MODEL -p 512 -n 128`, interleaved")
+    print("| test | quiet tok/s | contended tok/s | share |\n|---|---|---|---|")
+    model = ROOT / "models" / "mamba3-books-12m"
+    quiet, busy = {}, {}
+    for _ in range(3):
+        for load, best in ((False, quiet), (True, busy)):
+            n = max(1, (os.cpu_count() or 2) // 2) if load else 0
+            burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+            try:
+                for row in krait_json("bench", model, "-p", "512", "-n", "128", "-r", "2")["rows"]:
+                    best[row["test"]] = max(best.get(row["test"], 0), row["tokens_per_second"])
+            finally:
+                for b in burners:
+                    b.kill()
+                    b.wait()
+    for test, value in quiet.items():
+        print(f"| {test} | {value:.0f} | {busy[test]:.0f} | {100 * busy[test] / value:.0f} % |")
+
+
+SECTIONS = ["parity", "goldens", "loss", "verify", "matmul", "memory", "start", "contention"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=pathlib.Path, default=ROOT.parent / "shared")
+    parser.add_argument("--only", default=",".join(SECTIONS))
+    args = parser.parse_args()
+    for name in args.only.split(","):
+        if name not in SECTIONS:
+            sys.exit(f"validate: there is no section '{name}'; sections: {', '.join(SECTIONS)}")
+    print(run(KRAIT, "bench", "roofline").rstrip())
+    for name in args.only.split(","):
+        if name not in ("start", "contention", "matmul") and not args.shared.exists():
+            print(f"\n(section {name} skipped: {args.shared} is absent)")
+            continue
+        globals()[f"section_{name}"](args.shared)
+
+
+if __name__ == "__main__":
+    main()
