@@ -3,42 +3,22 @@
 //   step<MR, NR, kOdd>  adds one step; kOdd: only the first k of the pair exists
 #pragma once
 #include "krait/backends/cpu/isa/matmul_tile.h"
+#include "krait/backends/cpu/isa/vec.h"
 
 namespace krait::KRAIT_ISA {
 
 #ifdef __AVX512F__
-using Vec = __m512;
-constexpr int kLanes = 16;
-inline Vec zero() { return _mm512_setzero_ps(); }
-inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
-inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
-inline Vec broadcast(const float* p) { return _mm512_set1_ps(*p); }
-inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-inline Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
-inline Vec load_f16(const char* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
-inline Vec even_bf16(Vec pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16)); }
-inline Vec odd_bf16(Vec pairs) {
+KRAIT_INLINE Vec even_bf16(Vec pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16)); }
+KRAIT_INLINE Vec odd_bf16(Vec pairs) {
   return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-65536)));
 }
 #else
-using Vec = __m256;
-constexpr int kLanes = 8;
-inline Vec zero() { return _mm256_setzero_ps(); }
-inline Vec load(const float* p) { return _mm256_loadu_ps(p); }
-inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
-inline Vec broadcast(const float* p) { return _mm256_broadcast_ss(p); }
-inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
-inline Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
-inline Vec load_f16(const char* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-inline Vec even_bf16(Vec pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16)); }
-inline Vec odd_bf16(Vec pairs) {
+KRAIT_INLINE Vec even_bf16(Vec pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16)); }
+KRAIT_INLINE Vec odd_bf16(Vec pairs) {
   return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32(-65536)));
 }
 #endif
 constexpr int kVecs = kPanel / kLanes;  // vectors of one k of a panel
-
-#define KRAIT_UNROLL _Pragma("GCC unroll 16")
-#define KRAIT_INLINE [[gnu::always_inline]] static inline
 
 // acc[m][v] += x[m]·w[v]
 template <int MR, int NV>
@@ -67,7 +47,7 @@ struct MathF16 {
   KRAIT_INLINE void step(Vec (&acc)[MR][NR * kVecs], const float* x, const char* w, int64_t stride) {
     Vec b[NR * kVecs];
     KRAIT_UNROLL for (int v = 0; v < NR * kVecs; ++v) {
-      b[v] = load_f16(w + v / kVecs * stride + v % kVecs * 2 * kLanes);
+      b[v] = load_f16(reinterpret_cast<const uint16_t*>(w + v / kVecs * stride) + v % kVecs * kLanes);
     }
     outer_product<MR, NR * kVecs>(acc, b, x);
   }
