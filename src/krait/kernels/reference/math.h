@@ -1,0 +1,33 @@
+// The scalar functions of the models, for T = float, double or a complex type (which brings its own log1p).
+#pragma once
+#include <cmath>
+#include <complex>
+
+namespace krait::reference {
+
+// log(1 + e^u), without overflow.
+template <class T>
+T softplus(T u) {
+  using std::exp, std::log1p;
+  return std::real(u) > 0 ? u + log1p(exp(-u)) : log1p(exp(u));
+}
+
+template <class T>
+T sigmoid(T u) {
+  using std::exp;
+  return T(1) / (T(1) + exp(-u));
+}
+
+template <class T>
+T silu(T u) {
+  using std::exp;
+  return u / (T(1) + exp(-u));
+}
+
+template <class T>
+T rsqrt(T u) {
+  using std::sqrt;
+  return T(1) / sqrt(u);
+}
+
+}  // namespace krait::reference
