@@ -20,6 +20,7 @@ class Json {
   explicit Json(double v) : value_(v) {}
   explicit Json(std::string v) : value_(std::move(v)) {}
   explicit Json(const char* v) : value_(std::string(v)) {}
+  explicit Json(Object v) : value_(std::move(v)) {}  // its keys must differ
   static Json object();
   static Json array();
 
@@ -43,8 +44,8 @@ class Json {
   const Object& items() const;
   size_t size() const;  // of an array or object; 0 for anything else
 
-  const Json& at(size_t i) const;              // throws kBadData if absent
-  const Json& at(std::string_view key) const;  // throws kBadData if absent
+  const Json& at(size_t i) const;                // throws kBadData if absent
+  const Json& at(std::string_view key) const;    // throws kBadData if absent
   const Json* find(std::string_view key) const;  // null if absent or not an object
 
   // The value of `key`, or `otherwise` if it is absent or null; throws kBadData naming the key if it has another type.

@@ -1,11 +1,19 @@
 // Collects what is wrong with a file so that one error can name everything.
 #pragma once
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "krait/core/error.h"
 
 namespace krait::io {
+
+// The message of an error without its "[op] ", to stand inside another.
+inline std::string_view inner_message(const Error& e) {
+  const std::string_view message = e.what();
+  const size_t end = message.starts_with('[') ? message.find("] ") : std::string_view::npos;
+  return end == std::string_view::npos ? message : message.substr(end + 2);
+}
 
 class Problems {
  public:

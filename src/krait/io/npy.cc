@@ -1,0 +1,223 @@
+#include "krait/io/npy.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "krait/io/atomic_file.h"
+#include "krait/io/bytes.h"
+#include "krait/io/mapped_file.h"
+#include "krait/io/problems.h"
+#include "krait/io/zip.h"
+
+namespace krait::io {
+namespace {
+
+using Bytes = std::span<const std::byte>;
+
+constexpr std::string_view kMagic = "\x93NUMPY";
+
+struct Kind {
+  std::string_view code;  // NumPy's, without the byte order
+  DType dtype;
+};
+constexpr std::array<Kind, 9> kKinds{{{"f4", DType::kF32},
+                                      {"f8", DType::kF64},
+                                      {"f2", DType::kF16},
+                                      {"i1", DType::kI8},
+                                      {"u1", DType::kU8},
+                                      {"b1", DType::kBool},
+                                      {"i2", DType::kI16},
+                                      {"i4", DType::kI32},
+                                      {"i8", DType::kI64}}};
+
+struct Header {
+  DType dtype = DType::kF32;
+  Shape shape;
+  size_t data = 0;  // offset
+};
+
+// Reads the header's Python literal: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }.
+class HeaderText {
+ public:
+  HeaderText(std::string_view text, const std::string& what) : rest_(text), what_(what) {}
+
+  Header parse() {
+    Header h;
+    bool descr = false, order = false, shape = false;
+    expect("{");
+    while (!accept("}")) {
+      const std::string_view key = quoted();
+      expect(":");
+      if (key == "descr" && !std::exchange(descr, true)) {
+        h.dtype = dtype();
+      } else if (key == "fortran_order" && !std::exchange(order, true)) {
+        if (accept("True")) bad("Fortran order is not supported: save numpy.ascontiguousarray of it");
+        expect("False");
+      } else if (key == "shape" && !std::exchange(shape, true)) {
+        h.shape = tuple();
+      } else {
+        bad(fmt::format("unexpected key '{}' in the header", key));
+      }
+      if (!accept(",")) {
+        expect("}");
+        break;
+      }
+    }
+    skip_space();
+    if (!rest_.empty()) bad("text after the header");
+    if (!descr || !order || !shape) bad("the header must have descr, fortran_order and shape");
+    return h;
+  }
+
+ private:
+  [[noreturn]] void bad(const std::string& why) const { fail_data(fmt::format("[npy] {}: {}", what_, why)); }
+
+  void skip_space() { rest_.remove_prefix(std::min(rest_.find_first_not_of(" \t\r\n"), rest_.size())); }
+
+  bool accept(std::string_view token) {
+    skip_space();
+    if (!rest_.starts_with(token)) return false;
+    rest_.remove_prefix(token.size());
+    return true;
+  }
+
+  void expect(std::string_view token) {
+    if (!accept(token)) bad(fmt::format("malformed header: expected {} before \"{}\"", token, rest_.substr(0, 20)));
+  }
+
+  std::string_view quoted() {
+    skip_space();
+    const char quote = rest_.empty() ? '\0' : rest_.front();
+    const size_t end = quote == '\'' || quote == '"' ? rest_.find(quote, 1) : std::string_view::npos;
+    if (end == std::string_view::npos) {
+      bad(fmt::format("malformed header: expected a string before \"{}\"", rest_.substr(0, 20)));
+    }
+    const std::string_view s = rest_.substr(1, end - 1);
+    rest_.remove_prefix(end + 1);
+    return s;
+  }
+
+  DType dtype() {
+    const std::string_view descr = quoted();
+    for (const Kind& k : kKinds) {
+      if (descr.size() != 3 || descr.substr(1) != k.code) continue;
+      const bool single = size_of(k.dtype) == 1;
+      if (descr[0] == '<' || descr[0] == '=' || (single && descr[0] == '|')) return k.dtype;
+      if (descr[0] == '>') bad(fmt::format("big-endian data ('{}') is not supported", descr));
+    }
+    bad(fmt::format("dtype '{}' is not supported (f2 f4 f8 i1 i2 i4 i8 u1 b1 are)", descr));
+  }
+
+  Shape tuple() {
+    std::vector<int64_t> dims;
+    expect("(");
+    while (!accept(")")) {
+      skip_space();
+      int64_t d = 0;
+      const auto [end, ec] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), d);
+      if (ec != std::errc() || d < 0) bad(fmt::format("malformed shape before \"{}\"", rest_.substr(0, 20)));
+      rest_.remove_prefix(static_cast<size_t>(end - rest_.data()));
+      dims.push_back(d);
+      if (dims.size() > Shape::kMaxRank) bad(fmt::format("more than {} dimensions are not supported", Shape::kMaxRank));
+      if (!accept(",")) {
+        expect(")");
+        break;
+      }
+    }
+    try {
+      return Shape(dims);
+    } catch (const Error& e) {
+      bad(std::string(inner_message(e)));
+    }
+  }
+
+  std::string_view rest_;
+  const std::string& what_;
+};
+
+// Layout: magic, version (2 bytes), header length (u16 in version 1, u32 in 2 and 3), header, data.
+Header read_header(Bytes file, const std::string& what) {
+  const auto bad = [&](const std::string& why) { fail_data(fmt::format("[npy] {}: {}", what, why)); };
+  const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+  if (!text.starts_with(kMagic)) bad("not a .npy file");
+  if (file.size() < 12) bad("truncated in the header");
+  const auto version = static_cast<unsigned>(file[6]);
+  if (version < 1 || version > 3) bad(fmt::format("version {} is not supported", version));
+  const size_t start = version == 1 ? 10 : 12;
+  const size_t length = version == 1 ? load_le<uint16_t>(file.data() + 8) : load_le<uint32_t>(file.data() + 8);
+  if (length > file.size() - start) bad(fmt::format("truncated in the header ({} bytes stated)", length));
+  Header h = HeaderText(text.substr(start, length), what).parse();
+  h.data = start + length;
+  return h;
+}
+
+Tensor parse_npy(Bytes file, const std::string& what) {
+  const Header h = read_header(file, what);
+  int64_t bytes = 0;
+  const size_t present = file.size() - h.data;
+  if (__builtin_mul_overflow(h.shape.numel(), size_of(h.dtype), &bytes) || static_cast<size_t>(bytes) != present) {
+    fail_data(fmt::format("[npy] {}: {} of {} needs {} bytes, the file has {}", what, name_of(h.dtype), h.shape.str(),
+                          bytes, present));
+  }
+  Tensor t = Tensor::empty(h.shape, h.dtype);
+  if (present > 0) std::memcpy(t.bytes(), file.data() + h.data, present);
+  return t;
+}
+
+std::string_view code_of(DType dtype) {
+  for (const Kind& k : kKinds) {
+    if (k.dtype == dtype) return k.code;
+  }
+  fail_usage(fmt::format("[npy] {} has no NumPy type", name_of(dtype)));
+}
+
+}  // namespace
+
+Tensor read_npy(const std::filesystem::path& path) {
+  const auto file = MappedFile::open(path);
+  return parse_npy(file->bytes(), path.string());
+}
+
+std::map<std::string, Tensor> read_npz(const std::filesystem::path& path) {
+  constexpr std::string_view kSuffix = ".npy";
+  const auto file = MappedFile::open(path);
+  std::map<std::string, Tensor> arrays;
+  for (const ZipEntry& e : list_zip(file->bytes(), path.string())) {
+    const std::string what = path.string() + ": " + e.name;
+    if (!e.name.ends_with(kSuffix)) fail_data(fmt::format("[npz] {}: members must be .npy arrays", what));
+    const std::vector<std::byte> content = extract_zip(file->bytes(), e, path.string());
+    arrays.emplace(e.name.substr(0, e.name.size() - kSuffix.size()), parse_npy(content, what));
+  }
+  return arrays;
+}
+
+void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
+  const Tensor t = tensor.is_contiguous() ? tensor : tensor.clone();
+  std::string shape;
+  for (const int64_t d : t.shape().dims()) shape += fmt::format("{}, ", d);
+  if (t.rank() > 1) shape.resize(shape.size() - 2);
+  if (t.rank() == 1) shape.pop_back();
+  std::string header = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}), }}",
+                                   size_of(t.dtype()) == 1 ? '|' : '<', code_of(t.dtype()), shape);
+  // Padded with spaces and a line feed so that the data begins at a multiple of 64.
+  const size_t data = (10 + header.size() + 1 + 63) / 64 * 64;
+  header.resize(data - 11, ' ');
+  header += '\n';
+  const auto length = static_cast<uint16_t>(header.size());
+  AtomicFile f(path);
+  f.write(kMagic);
+  f.write(std::string_view("\x01\x00", 2));
+  f.write(&length, sizeof length);
+  f.write(header);
+  f.write(t.bytes(), static_cast<size_t>(t.nbytes()));
+  f.commit();
+}
+
+}  // namespace krait::io

@@ -1,0 +1,282 @@
+#include "krait/io/safetensors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string_view>
+#include <unordered_set>
+
+#include "krait/io/atomic_file.h"
+#include "krait/io/bytes.h"
+#include "krait/io/json.h"
+#include "krait/io/mapped_file.h"
+#include "krait/io/problems.h"
+
+namespace krait::io {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxHeader = 100'000'000;  // bytes; the limit of the reference implementation
+
+struct Kind {
+  std::string_view name;
+  DType dtype;
+};
+constexpr std::array<Kind, 10> kKinds{{{"F64", DType::kF64},
+                                       {"F32", DType::kF32},
+                                       {"F16", DType::kF16},
+                                       {"BF16", DType::kBF16},
+                                       {"I64", DType::kI64},
+                                       {"I32", DType::kI32},
+                                       {"I16", DType::kI16},
+                                       {"I8", DType::kI8},
+                                       {"U8", DType::kU8},
+                                       {"BOOL", DType::kBool}}};
+
+struct Entry {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+  uint64_t begin = 0, end = 0;  // in the data
+};
+
+Entry parse_entry(const std::string& name, const Json& j) {
+  Entry e{name, {}, {}, 0, 0};
+  for (const auto& [key, value] : j.items()) {
+    if (key != "dtype" && key != "shape" && key != "data_offsets") fail_data(fmt::format("unknown key \"{}\"", key));
+  }
+  const std::string& dtype = j.at("dtype").as_string();
+  const auto kind = std::ranges::find(kKinds, dtype, &Kind::name);
+  if (kind == kKinds.end()) fail_data(fmt::format("dtype {} is not supported", dtype));
+  e.dtype = kind->dtype;
+
+  const Json& shape = j.at("shape");
+  if (!shape.is_array()) fail_data("its shape is not an array");
+  std::vector<int64_t> dims;
+  for (size_t i = 0; i < shape.size(); ++i) dims.push_back(shape.at(i).as_integer());
+  e.shape = Shape(dims);
+
+  const Json& offsets = j.at("data_offsets");
+  if (!offsets.is_array() || offsets.size() != 2) fail_data("data_offsets are not two numbers");
+  const int64_t begin = offsets.at(0).as_integer(), end = offsets.at(1).as_integer();
+  if (begin < 0 || end < begin) fail_data(fmt::format("data_offsets [{}, {}] are not a range", begin, end));
+  e.begin = static_cast<uint64_t>(begin);
+  e.end = static_cast<uint64_t>(end);
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(e.shape.numel(), size_of(e.dtype), &bytes) || bytes != end - begin) {
+    fail_data(
+        fmt::format("{} of {} does not fit the {} bytes at [{}, {}]", dtype, e.shape.str(), end - begin, begin, end));
+  }
+  return e;
+}
+
+std::vector<Entry> parse_entries(const Json& header, Problems& problems) {
+  std::vector<Entry> entries;
+  for (const auto& [name, value] : header.items()) {
+    try {
+      if (name != "__metadata__") {
+        entries.push_back(parse_entry(name, value));
+      } else {
+        for (const auto& item : value.items()) item.second.as_string();
+      }
+    } catch (const Error& e) {
+      problems.add(fmt::format("\"{}\": {}", name, inner_message(e)));
+    }
+  }
+  return entries;
+}
+
+// The format wants the data covered once, without holes; those can be told only if all entries were understood.
+void check_layout(const std::vector<Entry>& entries, bool complete, uint64_t present, Problems& problems) {
+  std::vector<const Entry*> order;
+  for (const Entry& e : entries) order.push_back(&e);
+  std::ranges::sort(
+      order, [](const Entry* a, const Entry* b) { return std::pair(a->begin, a->end) < std::pair(b->begin, b->end); });
+  uint64_t covered = 0;
+  const Entry* before = nullptr;
+  for (const Entry* e : order) {
+    if (e->begin < covered && e->begin != e->end) {
+      problems.add(fmt::format("\"{}\" overlaps \"{}\" at byte {} of the data", e->name, before->name, e->begin));
+    } else if (complete && e->begin > covered) {
+      problems.add(fmt::format("bytes {} to {} of the data belong to no tensor", covered, e->begin));
+    }
+    if (e->end > present) {
+      problems.add(
+          fmt::format("\"{}\" ends at byte {} of the data, the file has {}: truncated?", e->name, e->end, present));
+    }
+    if (e->end > covered) {
+      covered = e->end;
+      before = e;
+    }
+  }
+  if (complete && covered < present) problems.add(fmt::format("{} bytes after the last tensor", present - covered));
+}
+
+Json parse_header(const MappedFile& file) {
+  const std::string what = file.path().string();
+  const auto bytes = file.bytes();
+  if (bytes.size() < 8) fail_data(fmt::format("[safetensors] {}: {} bytes are too few", what, bytes.size()));
+  const auto length = load_le<uint64_t>(bytes.data());
+  if (length > kMaxHeader) {
+    fail_data(fmt::format("[safetensors] {}: a header of {} bytes is absurd; not a safetensors file?", what, length));
+  }
+  if (length > bytes.size() - 8) {
+    fail_data(
+        fmt::format("[safetensors] {}: truncated: a header of {} bytes in a file of {}", what, length, bytes.size()));
+  }
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, length);
+  if (!text.starts_with('{')) fail_data(fmt::format("[safetensors] {}: the header is not a JSON object", what));
+  return Json::parse(text, what + ": header");
+}
+
+// A view of the mapping; a copy if the file does not align the elements.
+Tensor tensor_at(const std::shared_ptr<const MappedFile>& file, const std::byte* data, const Entry& e) {
+  if (reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(size_of(e.dtype)) == 0) {
+    return Tensor::view_of(file, data, e.shape, e.dtype);
+  }
+  Tensor t = Tensor::empty(e.shape, e.dtype);
+  if (e.end > e.begin) std::memcpy(t.bytes(), data, e.end - e.begin);
+  return t;
+}
+
+// Reasons to refuse a shard's name: it comes from the file and must not lead out of the folder.
+bool stays_inside(const std::string& name) {
+  const fs::path p(name);
+  return !name.empty() && name.find('\0') == std::string::npos && p.is_relative() && p.has_filename() &&
+         std::ranges::none_of(p, [](const fs::path& part) { return part == ".." || part == "."; });
+}
+
+using Shards = std::map<std::string, std::map<std::string, Tensor>>;  // file -> tensors
+
+Shards open_shards(const fs::path& folder, const Json& weight_map, Problems& problems) {
+  Shards shards;
+  std::unordered_set<std::string> tried;
+  for (const auto& [name, file] : weight_map.items()) {
+    const std::string& shard = file.as_string();
+    if (!tried.insert(shard).second) continue;
+    if (!stays_inside(shard)) {
+      problems.add(fmt::format("shard name \"{}\" leads out of the folder", shard));
+      continue;
+    }
+    try {
+      shards.emplace(shard, read_safetensors(folder / shard));
+    } catch (const Error& e) {
+      problems.add(std::string(inner_message(e)));
+    }
+  }
+  return shards;
+}
+
+void check_tensors(const std::vector<NamedTensor>& tensors) {
+  std::unordered_set<std::string_view> names;
+  for (const NamedTensor& t : tensors) {
+    if (t.name == "__metadata__" || !names.insert(t.name).second) {
+      fail_usage(fmt::format("[safetensors] tensor name \"{}\" is reserved or occurs twice", t.name));
+    }
+  }
+}
+
+std::string header_text(const std::vector<const NamedTensor*>& order,
+                        const std::vector<std::pair<std::string, std::string>>& metadata) {
+  Json::Object header;
+  if (!metadata.empty()) {
+    Json m = Json::object();
+    for (const auto& [key, value] : metadata) m.set(key, Json(value));
+    header.emplace_back("__metadata__", std::move(m));
+  }
+  int64_t offset = 0;
+  for (const NamedTensor* t : order) {
+    Json shape = Json::array(), offsets = Json::array(), entry = Json::object();
+    for (const int64_t d : t->tensor.shape().dims()) shape.push(Json(d));
+    offsets.push(Json(offset));
+    offset += t->tensor.nbytes();
+    offsets.push(Json(offset));
+    entry.set("dtype", Json(std::string(std::ranges::find(kKinds, t->tensor.dtype(), &Kind::dtype)->name)));
+    entry.set("shape", std::move(shape));
+    entry.set("data_offsets", std::move(offsets));
+    header.emplace_back(t->name, std::move(entry));
+  }
+  std::string text = Json(std::move(header)).dump();
+  text.resize((text.size() + 8 + 63) / 64 * 64 - 8, ' ');
+  return text;
+}
+
+}  // namespace
+
+std::map<std::string, Tensor> read_safetensors(const fs::path& path) {
+  const auto file = MappedFile::open(path);
+  const Json header = parse_header(*file);
+  const uint64_t start = 8 + load_le<uint64_t>(file->bytes().data());
+  Problems problems;
+  const std::vector<Entry> entries = parse_entries(header, problems);
+  check_layout(entries, problems.empty(), file->bytes().size() - start, problems);
+  problems.throw_if_any("safetensors", path.string());
+  std::map<std::string, Tensor> tensors;
+  for (const Entry& e : entries) tensors.emplace(e.name, tensor_at(file, file->bytes().data() + start + e.begin, e));
+  return tensors;
+}
+
+std::map<std::string, Tensor> read_safetensors_index(const fs::path& index) {
+  const auto file = MappedFile::open(index);
+  const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+  const Json json = Json::parse(text, index.string());
+  const Json* weight_map = json.find("weight_map");
+  if (weight_map == nullptr || !weight_map->is_object()) {
+    fail_data(fmt::format("[safetensors] {}: there is no weight_map", index.string()));
+  }
+  for (const auto& [name, shard] : weight_map->items()) {
+    if (!shard.is_string())
+      fail_data(fmt::format("[safetensors] {}: the shard of \"{}\" is no name", index.string(), name));
+  }
+  Problems problems;
+  Shards shards = open_shards(index.parent_path(), *weight_map, problems);
+  std::map<std::string, Tensor> tensors;
+  for (const auto& [name, file_name] : weight_map->items()) {
+    const auto shard = shards.find(file_name.as_string());
+    if (shard == shards.end()) continue;  // named already
+    const auto node = shard->second.extract(name);
+    if (node.empty()) {
+      problems.add(fmt::format("\"{}\" is not in {}, where the index has it", name, shard->first));
+    } else {
+      tensors.emplace(name, node.mapped());
+    }
+  }
+  for (const auto& [file_name, left] : shards) {
+    for (const auto& item : left) {
+      problems.add(fmt::format("\"{}\" in {} is not in the index{}", item.first, file_name,
+                               tensors.contains(item.first) ? " for this file" : ""));
+    }
+  }
+  problems.throw_if_any("safetensors", index.string());
+  return tensors;
+}
+
+void write_safetensors(const fs::path& path, const std::vector<NamedTensor>& tensors,
+                       const std::vector<std::pair<std::string, std::string>>& metadata) {
+  check_tensors(tensors);
+  // Wide elements first, so that every tensor is aligned to its elements without holes.
+  std::vector<const NamedTensor*> order;
+  for (const NamedTensor& t : tensors) order.push_back(&t);
+  std::ranges::stable_sort(order, std::ranges::greater(),
+                           [](const NamedTensor* t) { return size_of(t->tensor.dtype()); });
+  const std::string header = header_text(order, metadata);
+  const uint64_t length = header.size();
+  if (length > kMaxHeader) {
+    throw Error(ErrorCode::kFailed,
+                fmt::format("[safetensors] {}: the header would have {} bytes, at most {} are allowed", path.string(),
+                            length, kMaxHeader));
+  }
+  AtomicFile f(path);
+  f.write(&length, sizeof length);
+  f.write(header);
+  for (const NamedTensor* t : order) {
+    const Tensor c = t->tensor.is_contiguous() ? t->tensor : t->tensor.clone();
+    f.write(c.bytes(), static_cast<size_t>(c.nbytes()));
+  }
+  f.commit();
+}
+
+}  // namespace krait::io
