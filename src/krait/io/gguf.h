@@ -23,7 +23,8 @@ class Gguf {
   static std::shared_ptr<const Gguf> open(const std::filesystem::path&);
 
   bool has(const std::string& key) const { return values_.contains(key); }
-  // Each throws kBadData naming the key if it is absent (without _or) or of another type.
+  // Each throws kBadData naming the key if it is absent (without _or) or of another type. A f32 value reads as the
+  // shortest decimal that rounds to it (1e-5, not 9.99999975e-06).
   std::string str(const std::string& key) const;
   std::string str_or(const std::string& key, const std::string& otherwise) const;
   int64_t integer(const std::string& key) const;
@@ -46,7 +47,8 @@ class Gguf {
 };
 
 // Writes GGUF version 3, alignment 32, atomically. Keys and tensors in the order given. int64_t values are stored as
-// u32 if they fit (llama.cpp's type for sizes), else i64 (i32 arrays for std::vector<int64_t> if they fit); double as f32.
+// u32 if they fit (llama.cpp's type for sizes), else i64 (i32 arrays for std::vector<int64_t> if they fit); double as
+// f32 if it reads back the same (f64 else; arrays always f32). Throws kUsage on what the format cannot hold.
 void write_gguf(const std::filesystem::path&, const std::vector<std::pair<std::string, Gguf::Value>>& values,
                 const std::vector<NamedTensor>& tensors);
 
