@@ -10,12 +10,12 @@
 #include <span>
 
 #include "krait/core/error.h"
+#include "krait/io/bytes.h"
 #include "krait/io/gguf_types.h"
+#include "krait/io/problems.h"
 
 namespace krait::io {
 namespace {
-
-static_assert(std::endian::native == std::endian::little);
 
 constexpr uint64_t kLongestArray = uint64_t{1} << 26;
 constexpr size_t kLongestKey = 65535;
@@ -59,9 +59,7 @@ class Cursor {
 
   template <class T>
   T get(const char* what) {
-    T v;
-    std::memcpy(&v, take(sizeof(T), what), sizeof(T));
-    return v;
+    return load_le<T>(take(sizeof(T), what));
   }
 
   const std::byte* take(uint64_t n, const char* what) {
@@ -246,29 +244,25 @@ class TensorTable {
       const Extent &a = extents_[i - 1], &b = extents_[i];
       if (a.offset + a.bytes > b.offset) problem("{} overlaps {}", a.name, b.name);
     }
-    if (count_ == 0) return;
-    fail_data(fmt::format("[gguf] {}: {} problem(s):{}{}", file_->path().string(), count_, lines_,
-                          count_ > kShown ? fmt::format("\n  and {} more", count_ - kShown) : ""));
+    problems_.throw_if_any("gguf", file_->path().string());
   }
 
   std::map<std::string, Tensor> tensors;
 
  private:
-  static constexpr size_t kShown = 20;
   struct Extent {
     uint64_t offset, bytes;
     std::string name;
   };
   template <class... A>
   void problem(fmt::format_string<A...> f, A&&... a) {
-    if (++count_ <= kShown) lines_ += "\n  " + fmt::format(f, std::forward<A>(a)...);
+    problems_.add(fmt::format(f, std::forward<A>(a)...));
   }
 
   std::shared_ptr<const MappedFile> file_;
   uint64_t start_, alignment_;
   std::vector<Extent> extents_;
-  size_t count_ = 0;
-  std::string lines_;
+  Problems problems_;
 };
 
 void check_preamble(Cursor& c) {
