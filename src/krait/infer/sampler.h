@@ -18,13 +18,14 @@ struct SamplerParams {
   int64_t top_k = 0;       // keep the k largest logits; 0: all
   double top_p = 1;        // (0, 1]: drop the least probable tokens whose cumulative probability is <= 1 − top_p
   double min_p = 0;        // [0, 1]: keep p >= min_p · p_max
-  double repetition_penalty = 1;         // > 0; once a seen token: logit · r if negative, logit / r otherwise
-  double presence_penalty = 0;           // subtracted once from every seen token
-  double frequency_penalty = 0;          // subtracted as often as the token was seen
-  int64_t penalty_window = -1;           // tokens back that penalties look: 1 .. TokenHistory::kRecent, -1: all
-  std::map<int32_t, double> logit_bias;  // added to the logit; −infinity forbids the token
+  double repetition_penalty = 1;  // 0.001 .. 1000; once a seen token: logit · r if negative, logit / r otherwise
+  double presence_penalty = 0;    // ±1000; subtracted once from every seen token
+  double frequency_penalty = 0;   // ±1000; subtracted as often as the token was seen
+  int64_t penalty_window = -1;    // tokens back that penalties look: 1 .. TokenHistory::kRecent, -1: all
+  std::map<int32_t, double> logit_bias;  // ±1e6, added to the logit; −infinity forbids the token
   uint64_t seed = 0, stream = 0;         // of a sequence that begins without a State
 
+  bool penalizes() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
   bool operator==(const SamplerParams&) const = default;
 };
 
@@ -37,6 +38,11 @@ struct RngState {
   uint64_t seed = 0, stream = 0;
   uint64_t counter = 0;  // draws made
   bool operator==(const RngState&) const = default;
+};
+
+struct TokenLogit {
+  int32_t id = 0;
+  float logit = 0;
 };
 
 struct TokenLogprob {
@@ -63,17 +69,19 @@ class Sampler {
   std::vector<TokenLogprob> distribution(std::span<const float> logits, const TokenHistory& history) const;
 
  private:
-  struct Candidate {
+  struct Weighted {
     int32_t id;
-    float logit;
+    double weight;  // probability relative to the likeliest token's
   };
-  std::vector<float> changed_logits(std::span<const float> logits, const TokenHistory& history) const;
-  struct Weights;  // unnormalised probabilities of the tokens that may be drawn, by id
-  Weights weights(std::span<const float> logits, const TokenHistory& history) const;
+  std::vector<TokenLogit> changed_logits(std::span<const float> logits, const TokenHistory& history) const;
+  std::vector<Weighted> weights(std::span<const float> logits, const TokenHistory& history) const;  // by id
 
   SamplerParams params_;
   int64_t vocab_;
 };
+
+// Throws kBadData if a logit is NaN or +infinity.
+void check_logits(std::span<const float> logits);
 
 struct Logprobs {
   TokenLogprob chosen;

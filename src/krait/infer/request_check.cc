@@ -1,0 +1,62 @@
+#include "krait/infer/request_check.h"
+
+#include <fmt/format.h>
+
+#include "krait/core/error.h"
+
+namespace krait {
+namespace {
+
+void require(bool ok, const std::string& rule) {
+  if (!ok) fail_usage("[generate] " + rule);
+}
+
+void check_prompt(const Model& model, const std::vector<int32_t>& prompt, const State* start) {
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    if (prompt[i] < 0 || prompt[i] >= model.vocab_size()) {
+      fail_data(
+          fmt::format("[generate] prompt token {} is id {}, the vocabulary has {}", i, prompt[i], model.vocab_size()));
+    }
+  }
+  if (start != nullptr) check_fits(model, *start);
+  require(
+      !prompt.empty() || (start != nullptr && start->position() > 0),
+      "the prompt is empty and there is no state to go on from: begin with the beginning-of-text token, or any other");
+}
+
+void check_stop_ids(const Model& model, const std::vector<int32_t>& ids) {
+  for (const int32_t id : ids) {
+    require(id >= 0 && id < model.vocab_size(),
+            fmt::format("stop id {}, the vocabulary has {}", id, model.vocab_size()));
+  }
+}
+
+}  // namespace
+
+void check_request(const Model& model, const Request& q, int64_t vocab) {
+  require(q.max_new_tokens >= 0, fmt::format("max_new_tokens is {}", q.max_new_tokens));
+  require(q.n >= 1, fmt::format("n is {}, wants >= 1", q.n));
+  require(q.n == 1 || q.max_new_tokens > 0, fmt::format("n is {}, but no token is to be generated", q.n));
+  require(q.n == 1 || q.sampler.temperature > 0, fmt::format("n is {}, but all would be equal at temperature 0", q.n));
+  require(!q.logprobs || (*q.logprobs >= 0 && *q.logprobs <= vocab),
+          fmt::format("log probabilities of {} tokens, wants 0 to {}", q.logprobs.value_or(0), vocab));
+  require(!q.new_rng || q.start, "a new random stream is asked for, but there is no state that has one");
+  validate(q.sampler, vocab);
+  check_stop_ids(model, q.stop_ids);
+  check_prompt(model, q.prompt, q.start.get());
+}
+
+void check_request(const Model& model, const BeamRequest& q, int64_t vocab) {
+  require(vocab >= 1 && vocab <= model.vocab_size(),
+          fmt::format("{} ids may be chosen, the model has {}", vocab, model.vocab_size()));
+  require(q.max_new_tokens >= 1, fmt::format("max_new_tokens is {}, beam search wants >= 1", q.max_new_tokens));
+  require(q.beams >= 1, fmt::format("{} beams, wants >= 1", q.beams));
+  require(q.n_best >= 1 && q.n_best <= q.beams, fmt::format("{} best of {} beams", q.n_best, q.beams));
+  require(q.length_penalty >= -100 && q.length_penalty <= 100,
+          fmt::format("length penalty is {}, wants ±100", q.length_penalty));
+  check_stop_ids(model, q.stop_ids);
+  require(!q.early_stop || !q.stop_ids.empty(), "early stop has no effect without stop ids");
+  check_prompt(model, q.prompt, q.start.get());
+}
+
+}  // namespace krait

@@ -1,0 +1,136 @@
+#include "krait/infer/state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "krait/core/error.h"
+
+namespace krait {
+namespace {
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  if (a.defined() != b.defined()) return false;
+  if (!a.defined()) return true;
+  return a.shape() == b.shape() && a.dtype() == b.dtype() &&
+         std::memcmp(a.bytes(), b.bytes(), static_cast<size_t>(a.nbytes())) == 0;
+}
+
+TensorDiff compare(std::string name, const Tensor& a, const Tensor& b) {
+  TensorDiff d{std::move(name), a.shape()};
+  d.equal = same_bits(a, b);
+  const Tensor x = to_f32(a), y = to_f32(b);
+  double difference = 0, reference = 0;
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    const double u = x.f32()[i], v = y.f32()[i];
+    d.max_abs = std::max(d.max_abs, std::abs(u - v));
+    difference += (u - v) * (u - v);
+    reference += v * v;
+  }
+  if (difference > 0) {
+    d.relative_rms = reference > 0 ? std::sqrt(difference / reference) : std::numeric_limits<double>::infinity();
+  }
+  return d;
+}
+
+// The first tensor in which two lists of specs differ; empty if there is none.
+std::string first_difference(const std::vector<StateSpec>& have, const std::vector<StateSpec>& want) {
+  if (have.size() != want.size()) return fmt::format("{} sub-blocks, expected {}", have.size(), want.size());
+  for (size_t b = 0; b < have.size(); ++b) {
+    if (have[b].size() != want[b].size()) {
+      return fmt::format("sub-block {} has {} tensors, expected {}", b, have[b].size(), want[b].size());
+    }
+    for (size_t t = 0; t < have[b].size(); ++t) {
+      const StateTensorSpec &h = have[b][t], &w = want[b][t];
+      if (!(h == w)) {
+        return fmt::format("tensor {}.{} is {} {}, expected {}.{} {} {}", b, h.name, name_of(h.dtype), h.shape.str(), b,
+                           w.name, name_of(w.dtype), w.shape.str());
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+int64_t State::nbytes() const {
+  return SlotStore::bytes_per_slot(specs) + (head.last_logits.defined() ? head.last_logits.nbytes() : 0);
+}
+
+State snapshot(const Model& model, const SlotStore& states, int64_t slot, const SequenceHead& head) {
+  State s{model.fingerprint(), model.spec().architecture, head, states.specs(), {}};
+  for (size_t b = 0; b < s.specs.size(); ++b) {
+    StateView& view = s.blocks.emplace_back();
+    for (size_t t = 0; t < s.specs[b].size(); ++t) view.push_back(states.at(b, t, slot).clone());
+  }
+  return s;
+}
+
+void check_fits(const Model& model, const State& s) {
+  if (s.model_fingerprint != model.fingerprint()) {
+    fail_data(fmt::format(
+        "[state] the state belongs to another model, or to other weights or --compute of it: its fingerprint "
+        "is {:016x} ({}), the model's is {:016x} ({})",
+        s.model_fingerprint, s.architecture, model.fingerprint(), model.spec().architecture));
+  }
+  const std::string wrong = first_difference(s.specs, model.state_specs());
+  if (!wrong.empty()) fail_data("[state] the state does not fit the model: " + wrong);
+  const bool read_something = s.position() > 0;
+  const Tensor& logits = s.head.last_logits;
+  if (read_something != logits.defined() || (logits.defined() && logits.numel() != model.padded_vocab_size())) {
+    fail_data(fmt::format("[state] {} logits at position {}, the model gives {}", logits.defined() ? logits.numel() : 0,
+                          s.position(), model.padded_vocab_size()));
+  }
+}
+
+void restore(const Model& model, const State& s, SlotStore& states, int64_t slot) {
+  check_fits(model, s);
+  for (size_t b = 0; b < s.specs.size(); ++b) {
+    for (size_t t = 0; t < s.specs[b].size(); ++t) {
+      Tensor to = states.at(b, t, slot);
+      std::memcpy(to.bytes(), s.blocks[b][t].bytes(), static_cast<size_t>(to.nbytes()));
+    }
+  }
+}
+
+bool operator==(const State& a, const State& b) {
+  return first_difference(a.specs, b.specs).empty() && diff(a, b).equal();
+}
+
+bool StateDiff::equal() const {
+  return header.empty() && std::ranges::all_of(tensors, [](const TensorDiff& t) { return t.equal; });
+}
+
+StateDiff diff(const State& a, const State& b) {
+  const std::string wrong = first_difference(a.specs, b.specs);
+  if (!wrong.empty()) fail_data("[state] the two states have different tensors: " + wrong);
+  StateDiff d;
+  const auto field = [&](const char* name, bool same) {
+    if (!same) d.header.emplace_back(name);
+  };
+  const SequenceHead &x = a.head, &y = b.head;
+  field("model_fingerprint", a.model_fingerprint == b.model_fingerprint);
+  field("architecture", a.architecture == b.architecture);
+  field("position", a.position() == b.position());
+  field("tokens", x.history == y.history);
+  field("seed", x.rng.seed == y.rng.seed);
+  field("stream", x.rng.stream == y.rng.stream);
+  field("draws", x.rng.counter == y.rng.counter);
+  for (size_t i = 0; i < a.specs.size(); ++i) {
+    for (size_t t = 0; t < a.specs[i].size(); ++t) {
+      d.tensors.push_back(compare(fmt::format("{}.{}", i, a.specs[i][t].name), a.blocks[i][t], b.blocks[i][t]));
+    }
+  }
+  const Tensor &u = x.last_logits, &v = y.last_logits;
+  if (u.defined() && v.defined() && u.shape() == v.shape()) {
+    d.tensors.push_back(compare("logits", u, v));
+  } else {
+    field("logits", !u.defined() && !v.defined());
+  }
+  return d;
+}
+
+}  // namespace krait
