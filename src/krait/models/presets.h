@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "krait/core/thread_pool.h"
 #include "krait/models/param_store.h"
 
 namespace krait {
