@@ -46,8 +46,8 @@ void prefill(const Model& m, SlotStore& states, int32_t slot, int64_t n, uint64_
     const int64_t length = std::min(kChunk, n - at);
     const int64_t last = length - 1;
     const bool end = at + length == n;
-    m.forward(std::span(ids).subspan(static_cast<size_t>(at), static_cast<size_t>(length)), SeqSpans::one(length, slot), states,
-              end ? std::span<const int64_t>(&last, 1) : std::span<const int64_t>());
+    m.forward(std::span(ids).subspan(static_cast<size_t>(at), static_cast<size_t>(length)), SeqSpans::one(length, slot),
+              states, end ? std::span<const int64_t>(&last, 1) : std::span<const int64_t>());
   }
 }
 
@@ -80,9 +80,7 @@ Row measure(const Args& a, const std::string& test, const std::function<double()
   return row;
 }
 
-std::string at_depth(std::string test, int64_t depth) {
-  return depth > 0 ? test + "@d" + std::to_string(depth) : test;
-}
+std::string at_depth(std::string test, int64_t depth) { return depth > 0 ? test + "@d" + std::to_string(depth) : test; }
 
 std::vector<Row> run_all(const Args& a, const Model& m) {
   std::vector<Row> rows;
@@ -150,7 +148,8 @@ int bench(const Args& a) {
               s.loaded.checkpoint->path().string().c_str(), a.model.compute.c_str());
   std::printf("| %-18s | %12s | %7s |\n|%s:|%s:|%s:|\n", "test", "tokens/s", "spread", std::string(19, '-').c_str(),
               std::string(13, '-').c_str(), std::string(8, '-').c_str());
-  for (const Row& r : rows) std::printf("| %-18s | %12.1f | %6.1f%% |\n", r.test.c_str(), r.tokens_per_second, 100 * r.spread);
+  for (const Row& r : rows)
+    std::printf("| %-18s | %12.1f | %6.1f%% |\n", r.test.c_str(), r.tokens_per_second, 100 * r.spread);
   return 0;
 }
 
@@ -158,15 +157,16 @@ int roofline(int64_t threads, bool json) {
   const auto pool = make_pool(threads);
   const Roofline r = measure_roofline(*pool);
   if (json) {
-    const ordered_json j = {{"cpu", cpu_description()},          {"threads", pool->n_threads()},
-                            {"f32_gflops", r.f32_gflops},        {"bf16_gflops", r.bf16_gflops},
-                            {"int8_gops", r.int8_gops},          {"read_gb_per_s", r.read_gb_per_s},
+    const ordered_json j = {{"cpu", cpu_description()},        {"threads", pool->n_threads()},
+                            {"f32_gflops", r.f32_gflops},      {"bf16_gflops", r.bf16_gflops},
+                            {"int8_gops", r.int8_gops},        {"read_gb_per_s", r.read_gb_per_s},
                             {"copy_gb_per_s", r.copy_gb_per_s}};
     std::printf("%s\n", j.dump(2).c_str());
     return 0;
   }
   std::printf("%s, %d thread(s)\n", cpu_description().c_str(), pool->n_threads());
-  std::printf("peak f32   %8.1f GFLOP/s\npeak bf16  %8.1f GFLOP/s\npeak int8  %8.1f Gop/s\n", r.f32_gflops, r.bf16_gflops, r.int8_gops);
+  std::printf("peak f32   %8.1f GFLOP/s\npeak bf16  %8.1f GFLOP/s\npeak int8  %8.1f Gop/s\n", r.f32_gflops,
+              r.bf16_gflops, r.int8_gops);
   std::printf("read       %8.1f GB/s\ncopy       %8.1f GB/s\n", r.read_gb_per_s, r.copy_gb_per_s);
   return 0;
 }
@@ -175,7 +175,8 @@ int roofline(int64_t threads, bool json) {
 
 void add_bench(Command& root) {
   auto a = std::make_shared<Args>();
-  Command c = root.subcommand("bench", "Measure prefill (pp) and decode (tg) speed; 'bench roofline': the machine's limits");
+  Command c =
+      root.subcommand("bench", "Measure prefill (pp) and decode (tg) speed; 'bench roofline': the machine's limits");
   add_model_options(c, a->model, true, false);
   c.list("-p,--prompt", a->prompts, "prompt lengths, 0: none");
   c.list("-n,--tokens", a->decodes, "decode lengths, 0: none");

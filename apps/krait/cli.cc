@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "krait/core/error.h"
+
 namespace krait::cli {
 
 Command Command::subcommand(const std::string& name, const std::string& help) {
@@ -53,6 +55,12 @@ Command& Command::choice(const std::string& names, std::string& target, const st
 
 Command& Command::flag(const std::string& names, bool& target, const std::string& help) {
   app_->add_flag(names, target, help);
+  return *this;
+}
+
+Command& Command::refuse(const std::string& names, const std::string& reason) {
+  const auto fail = [names, reason](const CLI::results_t&) -> bool { fail_usage("[" + names + "] " + reason); };
+  app_->add_option(names, fail)->group("");
   return *this;
 }
 

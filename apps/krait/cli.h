@@ -26,8 +26,12 @@ class Command {
   Command& option(const std::string& names, double& target, const std::string& help);
   Command& list(const std::string& names, std::vector<std::string>& target, const std::string& help);  // repeatable
   Command& list(const std::string& names, std::vector<int64_t>& target, const std::string& help);      // 1,16
-  Command& choice(const std::string& names, std::string& target, const std::vector<std::string>& of, const std::string& help);
+  Command& choice(const std::string& names, std::string& target, const std::vector<std::string>& of,
+                  const std::string& help);
   Command& flag(const std::string& names, bool& target, const std::string& help);
+  // An option that users of other programs look for and that makes no sense here: an error that says why. Not in
+  // --help.
+  Command& refuse(const std::string& names, const std::string& reason);
   Command& footer(const std::string& text);
   // What the command does; returns the exit code. Errors are thrown.
   void run(std::function<int()> body);

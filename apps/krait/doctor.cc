@@ -30,7 +30,8 @@ double matmul_error(const KernelSet& k, ThreadPool& pool) {
   for (int64_t m = 0; m < M; ++m) {
     for (int64_t n = 0; n < N; ++n) {
       double sum = 0;
-      for (int64_t i = 0; i < K; ++i) sum += static_cast<double>(x.f32()[m * K + i]) * static_cast<double>(w.f32()[n * K + i]);
+      for (int64_t i = 0; i < K; ++i)
+        sum += static_cast<double>(x.f32()[m * K + i]) * static_cast<double>(w.f32()[n * K + i]);
       worst = std::max(worst, std::abs(sum - static_cast<double>(y.f32()[m * N + n])));
     }
   }
@@ -45,7 +46,8 @@ int doctor() {
   std::printf("version   krait %s\n", KRAIT_VERSION);
   std::printf("cpu       %s\n", cpu_description().c_str());
   std::printf("threads   %d usable\n", ThreadPool::default_threads());
-  std::printf("memory    %.1f GiB, %.1f GiB free\n", static_cast<double>(info.totalram) * gib, static_cast<double>(info.freeram) * gib);
+  std::printf("memory    %.1f GiB, %.1f GiB free\n", static_cast<double>(info.totalram) * gib,
+              static_cast<double>(info.freeram) * gib);
   const auto pool = make_pool(0);
   for (const KernelSet* k : cpu_kernel_sets()) {
     const double error = matmul_error(*k, *pool);

@@ -95,7 +95,8 @@ void print_text(const ordered_json& j) {
     if (key.find("bytes") != std::string::npos) text += "  (" + human(value.get<int64_t>()) + ")";
     std::printf("%-26s %s\n", key.c_str(), text.c_str());
   }
-  for (const auto& [key, value] : j["mixer_config"].items()) std::printf("  %-24s %s\n", key.c_str(), value.dump().c_str());
+  for (const auto& [key, value] : j["mixer_config"].items())
+    std::printf("  %-24s %s\n", key.c_str(), value.dump().c_str());
   std::printf("state of a layer:\n");
   for (const auto& t : j["state_of_a_layer"]) {
     std::printf("  %-8s %-20s %s\n", t["name"].get<std::string>().c_str(), t["shape"].get<std::string>().c_str(),

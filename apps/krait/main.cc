@@ -14,8 +14,9 @@ constexpr const char* kVersion = "krait " KRAIT_VERSION;
 int exit_code(krait::ErrorCode code) { return static_cast<int>(code); }
 
 int run(int argc, char** argv) {
-  CLI::App app("Krait runs state space language models (Mamba-1, Mamba-2, Mamba-3) with their state as a first-class object.",
-               "krait");
+  CLI::App app(
+      "Krait runs state space language models (Mamba-1, Mamba-2, Mamba-3) with their state as a first-class object.",
+      "krait");
   app.set_version_flag("--version", kVersion);
   app.require_subcommand(1);
   app.footer("Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 bad model or data. 'krait COMMAND --help' tells more.");

@@ -46,18 +46,19 @@ std::vector<int32_t> encode(const Args& a, const text::Tokenizer& t, const std::
 // Adds the loss of ids[first+1 .. first+n] given ids[first .. first+n-1], from the state in slot 0.
 void add_loss(const Model& m, SlotStore& states, std::span<const int32_t> ids, int64_t first, int64_t n, Total& total,
               ProgressBar& bar) {
-  score(m, states, 0, ids.subspan(static_cast<size_t>(first), static_cast<size_t>(n)), [&](int64_t at, const Tensor& part) {
-    const int64_t V = part.dim(1);
-    std::vector<double> nll(static_cast<size_t>(part.dim(0)));
-    m.runtime().pool->parallel_for(part.dim(0), [&](int64_t i) {
-      const std::span row(part.f32() + i * V, static_cast<size_t>(V));
-      nll[static_cast<size_t>(i)] = negative_log_likelihood(row, ids[static_cast<size_t>(first + at + i + 1)]);
-    });
-    for (const double v : nll) total.nll += v;
-    total.targets += part.dim(0);
-    bar.advance(part.dim(0));
-    return true;
-  });
+  score(m, states, 0, ids.subspan(static_cast<size_t>(first), static_cast<size_t>(n)),
+        [&](int64_t at, const Tensor& part) {
+          const int64_t V = part.dim(1);
+          std::vector<double> nll(static_cast<size_t>(part.dim(0)));
+          m.runtime().pool->parallel_for(part.dim(0), [&](int64_t i) {
+            const std::span row(part.f32() + i * V, static_cast<size_t>(V));
+            nll[static_cast<size_t>(i)] = negative_log_likelihood(row, ids[static_cast<size_t>(first + at + i + 1)]);
+          });
+          for (const double v : nll) total.nll += v;
+          total.targets += part.dim(0);
+          bar.advance(part.dim(0));
+          return true;
+        });
 }
 
 void measure(const Args& a, const Session& s, const std::string& file, Total& total) {
@@ -69,7 +70,8 @@ void measure(const Args& a, const Session& s, const std::string& file, Total& to
   const int64_t W = a.window > 0 ? a.window : n - 1;
   const int64_t windows = n < 2 ? 0 : (n - 1) / W;
   if (windows == 0) {
-    fail_data("[perplexity] " + file + " has " + std::to_string(n) + " tokens, too few for a window of " + std::to_string(std::max<int64_t>(W, 1)));
+    fail_data("[perplexity] " + file + " has " + std::to_string(n) + " tokens, too few for a window of " +
+              std::to_string(std::max<int64_t>(W, 1)));
   }
   SlotStore states(s.model().state_specs(), 1);
   ProgressBar bar(file, windows * W, "tokens");
@@ -81,23 +83,20 @@ void measure(const Args& a, const Session& s, const std::string& file, Total& to
 }
 
 int perplexity(const Args& a) {
-  if (a.window < 0) fail_usage("[perplexity] --window is " + std::to_string(a.window) + ", expected a positive number of tokens");
+  if (a.window < 0)
+    fail_usage("[perplexity] --window is " + std::to_string(a.window) + ", expected a positive number of tokens");
   const Session s = open_session(a.model, NeedTokenizer::kYes);
   Total total;
   for (const std::string& f : a.files) measure(a, s, f, total);
   const double loss = total.nll / static_cast<double>(total.targets);
   if (a.json) {
-    const nlohmann::ordered_json j = {{"loss", loss},
-                                      {"perplexity", std::exp(loss)},
-                                      {"targets", total.targets},
-                                      {"windows", total.windows},
-                                      {"window", a.window},
-                                      {"tokens", total.tokens},
-                                      {"bytes", total.bytes}};
+    const nlohmann::ordered_json j = {
+        {"loss", loss},       {"perplexity", std::exp(loss)}, {"targets", total.targets}, {"windows", total.windows},
+        {"window", a.window}, {"tokens", total.tokens},       {"bytes", total.bytes}};
     std::printf("%s\n", j.dump(2).c_str());
   } else {
-    std::printf("loss        %.5f nats a token\nperplexity  %.4f\ntargets     %lld in %lld window(s)\n", loss, std::exp(loss),
-                static_cast<long long>(total.targets), static_cast<long long>(total.windows));
+    std::printf("loss        %.5f nats a token\nperplexity  %.4f\ntargets     %lld in %lld window(s)\n", loss,
+                std::exp(loss), static_cast<long long>(total.targets), static_cast<long long>(total.windows));
   }
   return 0;
 }
@@ -110,9 +109,11 @@ void add_perplexity(Command& root) {
   add_model_options(c, a->model, true, true);
   c.positionals("FILE", a->files, "texts, each measured by itself; '-' is standard input");
   c.option("--window", a->window,
-           "measure in windows of that many tokens, state reset at each, the incomplete last left out; 0: one pass with carried state");
+           "measure in windows of that many tokens, state reset at each, the incomplete last left out; 0: one pass "
+           "with carried state");
   c.choice("--encode", a->encode, {"auto", "whole", "paragraphs"},
-           "paragraphs: a leading BOS, then each paragraph (ended by a blank line) encoded by itself; whole: the text at once; "
+           "paragraphs: a leading BOS, then each paragraph (ended by a blank line) encoded by itself; whole: the text "
+           "at once; "
            "auto: paragraphs with --window, else whole");
   c.flag("--json", a->json, "print JSON: loss (nats a token), perplexity, targets, windows, tokens, bytes");
   c.run([a] { return perplexity(*a); });

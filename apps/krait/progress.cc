@@ -11,8 +11,12 @@ using std::chrono::duration;
 using std::chrono::steady_clock;
 
 ProgressBar::ProgressBar(std::string what, int64_t total, std::string unit)
-    : what_(std::move(what)), unit_(std::move(unit)), total_(std::max<int64_t>(total, 1)), start_(steady_clock::now()),
-      drawn_(start_), terminal_(isatty(STDERR_FILENO) == 1) {}
+    : what_(std::move(what)),
+      unit_(std::move(unit)),
+      total_(std::max<int64_t>(total, 1)),
+      start_(steady_clock::now()),
+      drawn_(start_),
+      terminal_(isatty(STDERR_FILENO) == 1) {}
 
 ProgressBar::~ProgressBar() { finish(); }
 

@@ -56,7 +56,8 @@ fs::path program_folder() {
 }  // namespace
 
 void add_model_options(Command& c, ModelArgs& a, bool positional, bool model_required) {
-  if (positional) c.positional("MODEL", a.model, "folder or file: safetensors, pytorch_model.bin, GGUF", model_required);
+  if (positional)
+    c.positional("MODEL", a.model, "folder or file: safetensors, pytorch_model.bin, GGUF", model_required);
   c.option("--tokenizer", a.tokenizer, "tokenizer file or folder, if not beside the weights");
   c.option("-t,--threads", a.threads, "threads; 0: all CPUs this process may use");
   c.choice("--compute", a.compute, {"f32", "bf16x2", "bf16"},
@@ -85,10 +86,12 @@ Runtime make_runtime(const ModelArgs& a, ThreadPool& pool) {
 
 std::string shipped_model() {
   const fs::path here = program_folder();
-  for (const fs::path& p : {here / ".." / "models" / kShippedName, here / ".." / "share" / "krait" / "models" / kShippedName}) {
+  for (const fs::path& p :
+       {here / ".." / "models" / kShippedName, here / ".." / "share" / "krait" / "models" / kShippedName}) {
     if (fs::exists(p / "config.json")) return p.lexically_normal().string();
   }
-  fail_usage("[model] no MODEL was given and the shipped one is not beside the program (models/" + std::string(kShippedName) + ")");
+  fail_usage("[model] no MODEL was given and the shipped one is not beside the program (models/" +
+             std::string(kShippedName) + ")");
 }
 
 std::unique_ptr<text::Tokenizer> find_tokenizer(const io::Checkpoint& c) {

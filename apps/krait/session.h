@@ -11,12 +11,12 @@
 namespace krait::cli {
 
 struct ModelArgs {
-  std::string model;            // folder or file; empty: the shipped model
-  std::string tokenizer;        // file or folder; empty: beside the model, or inside the GGUF file
-  int64_t threads = 0;          // 0: all CPUs this process may use
-  std::string compute = "f32";  // f32, bf16x2, bf16
-  std::string weights = "file"; // file, f32, bf16, f16
-  std::string backend = "auto"; // a kernel set by name
+  std::string model;             // folder or file; empty: the shipped model
+  std::string tokenizer;         // file or folder; empty: beside the model, or inside the GGUF file
+  int64_t threads = 0;           // 0: all CPUs this process may use
+  std::string compute = "f32";   // f32, bf16x2, bf16
+  std::string weights = "file";  // file, f32, bf16, f16
+  std::string backend = "auto";  // a kernel set by name
 };
 
 // Declares the options above. `positional`: MODEL is also the first argument.

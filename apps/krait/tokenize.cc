@@ -54,7 +54,9 @@ int tokenize(const Args& a, bool prompt_given) {
   }
   for (const int32_t id : ids) {
     if (a.pieces) {
-      std::printf("%6d  %s\n", id, nlohmann::json(t->token_bytes(id)).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+      std::printf(
+          "%6d  %s\n", id,
+          nlohmann::json(t->token_bytes(id)).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
       std::printf("%d\n", id);
     }
@@ -67,7 +69,8 @@ int tokenize(const Args& a, bool prompt_given) {
 void add_tokenize(Command& root) {
   auto a = std::make_shared<Args>();
   Command c = root.subcommand("tokenize", "Text to token ids, and back with --decode");
-  c.positional("MODEL", a->model, "a model, a folder, tokenizer.json, tokenizer.model, or a GGUF file; default: the shipped model", false);
+  c.positional("MODEL", a->model,
+               "a model, a folder, tokenizer.json, tokenizer.model, or a GGUF file; default: the shipped model", false);
   c.option("-f,--file", a->file, "text (with --decode: ids) to read; '-' is standard input");
   c.option("-p,--prompt", a->prompt, "text given on the command line");
   c.flag("--decode", a->decode, "the input is ids; print their text");

@@ -1,0 +1,52 @@
+// The edges of a program that talks: standard output that may fail, signals, typed lines.
+#pragma once
+#include <atomic>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace krait::cli {
+
+// Standard output, unbuffered, so that every token is seen as it comes.
+class Output {
+ public:
+  // Throws kFailed if it cannot be written (a full disk). A reader that has gone away is no failure: see closed().
+  void write(std::string_view text);
+  bool closed() const { return closed_; }
+  bool terminal() const { return terminal_; }
+  // For callbacks that must not throw: false if the text could not be written; rethrow() then says why.
+  bool try_write(std::string_view text) noexcept;
+  void rethrow() const;
+
+  Output();
+
+ private:
+  bool terminal_, closed_ = false;
+  std::exception_ptr failure_;
+};
+
+// While it lives, SIGINT and SIGTERM are noted instead of ending the program at once (the third one does), and a closed
+// pipe is an error of write() instead of a signal. One at a time.
+class Signals {
+ public:
+  Signals();
+  ~Signals();
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+
+  static const std::atomic<bool>& interrupted();
+  static int received();  // the last signal, 0: none since clear()
+  static void clear();
+};
+
+enum class LineEnd : uint8_t { kLine, kEndOfFile, kInterrupted };
+// Reads lines from standard input without losing any to a signal.
+class LineReader {
+ public:
+  LineEnd next(std::string& line);  // without its newline
+
+ private:
+  std::string buffer_;
+};
+
+}  // namespace krait::cli
