@@ -43,7 +43,7 @@ Command& Command::list(const std::string& names, std::vector<std::string>& targe
 }
 
 Command& Command::list(const std::string& names, std::vector<int64_t>& target, const std::string& help) {
-  app_->add_option(names, target, help)->delimiter(',')->capture_default_str();
+  app_->add_option(names, target, help)->delimiter(',')->expected(1)->take_all()->capture_default_str();
   return *this;
 }
 

@@ -25,7 +25,7 @@ class Command {
   Command& option(const std::string& names, int64_t& target, const std::string& help);
   Command& option(const std::string& names, double& target, const std::string& help);
   Command& list(const std::string& names, std::vector<std::string>& target, const std::string& help);  // repeatable
-  Command& list(const std::string& names, std::vector<int64_t>& target, const std::string& help);      // 1,16
+  Command& list(const std::string& names, std::vector<int64_t>& target, const std::string& help);  // 1,16; repeatable
   Command& choice(const std::string& names, std::string& target, const std::vector<std::string>& of,
                   const std::string& help);
   Command& flag(const std::string& names, bool& target, const std::string& help);

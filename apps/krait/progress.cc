@@ -48,4 +48,24 @@ void ProgressBar::finish() {
   std::fputs("\r\033[K", stderr);
 }
 
+SlowNotice::SlowNotice(std::string what) {
+  if (isatty(STDERR_FILENO) != 1) return;
+  thread_ = std::jthread([this, what = std::move(what)](const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    int seconds = 1;
+    for (;; ++seconds) {
+      changed_.wait_for(lock, stop, std::chrono::seconds(1), [] { return false; });
+      if (stop.stop_requested()) break;
+      std::fprintf(stderr, "\r\033[K%s, %d s", what.c_str(), seconds);
+    }
+    if (seconds > 1) std::fputs("\r\033[K", stderr);
+  });
+}
+
+SlowNotice::~SlowNotice() {
+  if (!thread_.joinable()) return;
+  thread_.request_stop();
+  thread_.join();
+}
+
 }  // namespace krait::cli

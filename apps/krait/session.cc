@@ -2,13 +2,16 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
+#include <cstring>
+#include <filesystem>
+#include <limits>
 
 #include "krait/backends/cpu/cpu_backend.h"
 #include "krait/core/error.h"
 #include "krait/io/gguf.h"
+#include "progress.h"
 
 namespace krait::cli {
 namespace {
@@ -20,7 +23,11 @@ text::GgufVocab gguf_vocab(const io::Gguf& g) {
   text::GgufVocab v;
   const auto id = [&](const char* key) -> std::optional<int32_t> {
     if (!g.has(key)) return std::nullopt;
-    return static_cast<int32_t>(g.integer(key));
+    const int64_t value = g.integer(key);
+    if (value < 0 || value > std::numeric_limits<int32_t>::max()) {
+      fail_data(std::string("[tokenizer] ") + key + " is " + std::to_string(value) + ", not a token id");
+    }
+    return static_cast<int32_t>(value);
   };
   const auto flag = [&](const char* key) -> std::optional<bool> {
     if (!g.has(key)) return std::nullopt;
@@ -119,7 +126,9 @@ Session open_session(const ModelArgs& a, NeedTokenizer need) {
                                     : a.weights == "f32"  ? std::optional(DType::kF32)
                                     : a.weights == "bf16" ? std::optional(DType::kBF16)
                                                           : std::optional(DType::kF16);
-  s.loaded = load_model(a.model.empty() ? shipped_model() : a.model, rt, cast);
+  const std::string path = a.model.empty() ? shipped_model() : a.model;
+  const SlowNotice notice("loading " + path);
+  s.loaded = load_model(path, rt, cast);
   s.tokenizer = a.tokenizer.empty() ? find_tokenizer(*s.loaded.checkpoint) : open_any_tokenizer(a.tokenizer);
   if (!s.tokenizer && need == NeedTokenizer::kYes) {
     fail_data("[tokenizer] " + s.loaded.checkpoint->path().string() +
@@ -133,16 +142,19 @@ int64_t Session::sampled_vocab() const {
 }
 
 std::string read_text(const std::string& path) {
-  if (path == "-") {
-    std::string all;
-    char buffer[1 << 16];
-    for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, stdin)) > 0;) all.append(buffer, n);
-    return all;
-  }
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw Error(ErrorCode::kFailed, "[read] cannot open " + path);
-  std::string all{std::istreambuf_iterator<char>(in), {}};
-  if (in.bad()) throw Error(ErrorCode::kFailed, "[read] cannot read " + path);
+  const bool standard_input = path == "-";
+  std::FILE* f = standard_input ? stdin : std::fopen(path.c_str(), "rb");
+  const auto fail = [&](int error) {
+    const std::string name = standard_input ? "standard input" : path;
+    throw Error(ErrorCode::kFailed, "[read] cannot read " + name + ": " + std::strerror(error));
+  };
+  if (f == nullptr) fail(errno);
+  std::string all;
+  char buffer[1 << 16];
+  for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, f)) > 0;) all.append(buffer, n);
+  const int error = std::ferror(f) != 0 ? errno : 0;
+  if (!standard_input) std::fclose(f);
+  if (error != 0) fail(error);
   return all;
 }
 
