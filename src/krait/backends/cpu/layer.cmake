@@ -30,8 +30,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
       add_library(${variant} OBJECT ${isa_sources})
     endif()
     krait_isa_options(${variant} ${isa})
-    if(KRAIT_TESTS AND NOT isa STREQUAL avx512_bf16)  # makes the inline functions of isa/vec.h visible to its test
-      add_library(${variant}_probe OBJECT ${dir}/isa/vec_probe.cc)
+    if(KRAIT_TESTS AND NOT isa STREQUAL avx512_bf16)  # makes inline functions of isa/ visible to their tests
+      file(GLOB probes CONFIGURE_DEPENDS ${dir}/isa/*_probe.cc)
+      add_library(${variant}_probe OBJECT ${probes})
       krait_isa_options(${variant}_probe ${isa})
       list(APPEND tests $<TARGET_OBJECTS:${variant}_probe>)
     endif()

@@ -20,6 +20,7 @@ KernelSet make() {
 #else
   set.name = "cpu-avx2";
 #endif
+  set.mamba3_scan = mamba3_scan;
 #endif
   set.packed_weight_bytes = packed_weight_bytes;
   set.pack_weight = pack_weight;

@@ -3,7 +3,7 @@
 
 #include "krait/backends/cpu/isa/matmul_pack.h"
 #include "krait/backends/cpu/isa/ops.h"
-#include "krait/backends/cpu/matmul_workspace.h"
+#include "krait/backends/cpu/workspace.h"
 
 namespace krait::KRAIT_ISA {
 namespace {
@@ -170,7 +170,7 @@ void run_chunk(const Exec& exec, Plan& plan, int64_t rows) {
     plan.x = x;
   } else {
     const auto bytes = static_cast<size_t>(plan.rows_packed * plan.x_per_row) * 4;
-    auto* packed = static_cast<float*>(matmul_workspace(bytes));
+    auto* packed = static_cast<float*>(call_workspace(bytes));
     plan.x = packed;
     auto pack = [&](int64_t i) {
       const Piece& piece = plan.pieces[i];

@@ -17,6 +17,7 @@ KernelSet make() {
   set.causal_conv = causal_conv;
   set.mamba1_scan = mamba1_scan;
   set.ssd_scan = ssd_scan;
+  set.mamba3_scan = mamba3_scan;
   return set;
 }
 
