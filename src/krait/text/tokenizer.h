@@ -53,7 +53,8 @@ struct GgufVocab {
   std::vector<int32_t> types;
   std::vector<std::string> merges;
   std::optional<int32_t> bos, eos, eot, unk, pad;
-  std::optional<bool> add_bos, add_eos, add_space_prefix;
+  std::optional<bool> add_bos, add_eos, add_space_prefix, remove_extra_whitespaces;
+  std::string precompiled_charsmap;  // SentencePiece's character rules, as bytes
   std::string chat_template;
 };
 std::unique_ptr<Tokenizer> make_gguf_tokenizer(const GgufVocab&);
