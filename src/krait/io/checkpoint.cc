@@ -143,7 +143,8 @@ std::shared_ptr<const Checkpoint> Checkpoint::open(const fs::path& path) {
 
 const Tensor& Checkpoint::tensor(const std::string& name) const {
   const auto it = tensors_.find(name);
-  if (it == tensors_.end()) fail_data(fmt::format("[checkpoint] {}: there is no tensor \"{}\"", path_.string(), name));
+  if (it == tensors_.end())
+    fail_data(fmt::format("[checkpoint] {}: there is no tensor {}", path_.string(), quote_name(name)));
   return it->second;
 }
 

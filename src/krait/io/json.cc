@@ -49,7 +49,7 @@ T value_or(const Json& object, std::string_view key, T otherwise, Get get) {
   try {
     return get(*v);
   } catch (const Error& e) {
-    fail_data(fmt::format("[json] \"{}\": {}", key, inner_message(e)));
+    fail_data(fmt::format("[json] {}: {}", quote_name(key), inner_message(e)));
   }
 }
 
@@ -117,7 +117,7 @@ const Json& Json::at(size_t i) const {
 const Json& Json::at(std::string_view key) const {
   items();  // complains unless an object
   const Json* v = find(key);
-  if (v == nullptr) fail_data(fmt::format("[json] \"{}\" is missing", key));
+  if (v == nullptr) fail_data(fmt::format("[json] {} is missing", quote_name(key)));
   return *v;
 }
 

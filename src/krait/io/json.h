@@ -64,4 +64,7 @@ class Json {
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;
 };
 
+// A name from a file, for messages: quoted and escaped as in JSON, cut after 200 bytes.
+std::string quote_name(std::string_view);
+
 }  // namespace krait::io

@@ -127,4 +127,12 @@ std::string Json::dump(int indent) const {
   return w.take();
 }
 
+std::string quote_name(std::string_view s) {
+  constexpr size_t kMost = 200;
+  if (s.size() <= kMost) return Json(std::string(s)).dump();
+  size_t end = kMost;
+  while (end > 0 && (static_cast<unsigned char>(s[end]) & 0xC0u) == 0x80u) --end;  // not inside a character
+  return Json(std::string(s.substr(0, end)) + "…").dump();
+}
+
 }  // namespace krait::io

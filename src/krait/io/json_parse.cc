@@ -121,7 +121,8 @@ class Builder {
     std::unordered_set<std::string_view> keys;
     for (const simdjson::dom::key_value_pair item : object) {
       if (take_non_finite()) fail_data(fmt::format("[json] {}: a number stands where a key should", what_));
-      if (!keys.insert(item.key).second) fail_data(fmt::format("[json] {}: key \"{}\" occurs twice", what_, item.key));
+      if (!keys.insert(item.key).second)
+        fail_data(fmt::format("[json] {}: key {} occurs twice", what_, quote_name(item.key)));
       items.emplace_back(std::string(item.key), build(item.value));
     }
     return Json(std::move(items));

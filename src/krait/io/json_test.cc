@@ -149,6 +149,11 @@ TEST(Json, DumpReadsBackTheSame) {
             std::string::npos);
 }
 
+TEST(Json, QuotedNamesAreHarmlessOnATerminal) {
+  EXPECT_EQ(quote_name("a\x1b[2J\"\xff"), "\"a\\u001b[2J\\\"\xEF\xBF\xBD\"");
+  EXPECT_EQ(quote_name(std::string(199, 'x') + "é tail"), "\"" + std::string(199, 'x') + "…\"");
+}
+
 TEST(Json, Build) {
   Json j = Json::object();
   j.set("a", Json(int64_t{1}));

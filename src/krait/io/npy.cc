@@ -12,6 +12,7 @@
 
 #include "krait/io/atomic_file.h"
 #include "krait/io/bytes.h"
+#include "krait/io/json.h"
 #include "krait/io/mapped_file.h"
 #include "krait/io/problems.h"
 #include "krait/io/zip.h"
@@ -40,6 +41,7 @@ constexpr std::array<Kind, 9> kKinds{{{"f4", DType::kF32},
 struct Header {
   DType dtype = DType::kF32;
   Shape shape;
+  bool fortran = false;
   size_t data = 0;  // offset
 };
 
@@ -58,12 +60,12 @@ class HeaderText {
       if (key == "descr" && !std::exchange(descr, true)) {
         h.dtype = dtype();
       } else if (key == "fortran_order" && !std::exchange(order, true)) {
-        if (accept("True")) bad("Fortran order is not supported: save numpy.ascontiguousarray of it");
-        expect("False");
+        h.fortran = accept("True");
+        if (!h.fortran) expect("False");
       } else if (key == "shape" && !std::exchange(shape, true)) {
         h.shape = tuple();
       } else {
-        bad(fmt::format("unexpected key '{}' in the header", key));
+        bad(fmt::format("unexpected key {} in the header", quote_name(key)));
       }
       if (!accept(",")) {
         expect("}");
@@ -89,7 +91,8 @@ class HeaderText {
   }
 
   void expect(std::string_view token) {
-    if (!accept(token)) bad(fmt::format("malformed header: expected {} before \"{}\"", token, rest_.substr(0, 20)));
+    if (!accept(token))
+      bad(fmt::format("malformed header: expected {} before {}", token, quote_name(rest_.substr(0, 20))));
   }
 
   std::string_view quoted() {
@@ -97,7 +100,7 @@ class HeaderText {
     const char quote = rest_.empty() ? '\0' : rest_.front();
     const size_t end = quote == '\'' || quote == '"' ? rest_.find(quote, 1) : std::string_view::npos;
     if (end == std::string_view::npos) {
-      bad(fmt::format("malformed header: expected a string before \"{}\"", rest_.substr(0, 20)));
+      bad(fmt::format("malformed header: expected a string before {}", quote_name(rest_.substr(0, 20))));
     }
     const std::string_view s = rest_.substr(1, end - 1);
     rest_.remove_prefix(end + 1);
@@ -110,9 +113,9 @@ class HeaderText {
       if (descr.size() != 3 || descr.substr(1) != k.code) continue;
       const bool single = size_of(k.dtype) == 1;
       if (descr[0] == '<' || descr[0] == '=' || (single && descr[0] == '|')) return k.dtype;
-      if (descr[0] == '>') bad(fmt::format("big-endian data ('{}') is not supported", descr));
+      if (descr[0] == '>') bad(fmt::format("big-endian data ({}) is not supported", quote_name(descr)));
     }
-    bad(fmt::format("dtype '{}' is not supported (f2 f4 f8 i1 i2 i4 i8 u1 b1 are)", descr));
+    bad(fmt::format("dtype {} is not supported (f2 f4 f8 i1 i2 i4 i8 u1 b1 are)", quote_name(descr)));
   }
 
   Shape tuple() {
@@ -122,7 +125,7 @@ class HeaderText {
       skip_space();
       int64_t d = 0;
       const auto [end, ec] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), d);
-      if (ec != std::errc() || d < 0) bad(fmt::format("malformed shape before \"{}\"", rest_.substr(0, 20)));
+      if (ec != std::errc() || d < 0) bad(fmt::format("malformed shape before {}", quote_name(rest_.substr(0, 20))));
       rest_.remove_prefix(static_cast<size_t>(end - rest_.data()));
       dims.push_back(d);
       if (dims.size() > Shape::kMaxRank) bad(fmt::format("more than {} dimensions are not supported", Shape::kMaxRank));
@@ -158,6 +161,21 @@ Header read_header(Bytes file, const std::string& what) {
   return h;
 }
 
+// Row-major `out` from `in` with the first index fastest.
+void copy_fortran(const std::byte* in, Tensor& out) {
+  const auto size = static_cast<size_t>(size_of(out.dtype()));
+  std::array<int64_t, Shape::kMaxRank> index{};
+  std::byte* to = out.bytes();
+  for (int64_t n = out.numel(); n > 0; --n, to += size) {
+    int64_t from = 0;
+    for (int i = out.rank() - 1; i >= 0; --i) from = from * out.dim(i) + index[static_cast<size_t>(i)];
+    std::memcpy(to, in + static_cast<size_t>(from) * size, size);
+    for (int i = out.rank() - 1; i >= 0 && ++index[static_cast<size_t>(i)] == out.dim(i); --i) {
+      index[static_cast<size_t>(i)] = 0;
+    }
+  }
+}
+
 Tensor parse_npy(Bytes file, const std::string& what) {
   const Header h = read_header(file, what);
   int64_t bytes = 0;
@@ -167,7 +185,11 @@ Tensor parse_npy(Bytes file, const std::string& what) {
                           bytes, present));
   }
   Tensor t = Tensor::empty(h.shape, h.dtype);
-  if (present > 0) std::memcpy(t.bytes(), file.data() + h.data, present);
+  if (h.fortran) {
+    copy_fortran(file.data() + h.data, t);
+  } else if (present > 0) {
+    std::memcpy(t.bytes(), file.data() + h.data, present);
+  }
   return t;
 }
 
@@ -190,7 +212,7 @@ std::map<std::string, Tensor> read_npz(const std::filesystem::path& path) {
   const auto file = MappedFile::open(path);
   std::map<std::string, Tensor> arrays;
   for (const ZipEntry& e : list_zip(file->bytes(), path.string())) {
-    const std::string what = path.string() + ": " + e.name;
+    const std::string what = path.string() + ": " + quote_name(e.name);
     if (!e.name.ends_with(kSuffix)) fail_data(fmt::format("[npz] {}: members must be .npy arrays", what));
     const std::vector<std::byte> content = extract_zip(file->bytes(), e, path.string());
     arrays.emplace(e.name.substr(0, e.name.size() - kSuffix.size()), parse_npy(content, what));

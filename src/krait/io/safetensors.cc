@@ -46,11 +46,12 @@ struct Entry {
 Entry parse_entry(const std::string& name, const Json& j) {
   Entry e{name, {}, {}, 0, 0};
   for (const auto& [key, value] : j.items()) {
-    if (key != "dtype" && key != "shape" && key != "data_offsets") fail_data(fmt::format("unknown key \"{}\"", key));
+    if (key != "dtype" && key != "shape" && key != "data_offsets")
+      fail_data(fmt::format("unknown key {}", quote_name(key)));
   }
   const std::string& dtype = j.at("dtype").as_string();
   const auto kind = std::ranges::find(kKinds, dtype, &Kind::name);
-  if (kind == kKinds.end()) fail_data(fmt::format("dtype {} is not supported", dtype));
+  if (kind == kKinds.end()) fail_data(fmt::format("dtype {} is not supported", quote_name(dtype)));
   e.dtype = kind->dtype;
 
   const Json& shape = j.at("shape");
@@ -83,7 +84,7 @@ std::vector<Entry> parse_entries(const Json& header, Problems& problems) {
         for (const auto& item : value.items()) item.second.as_string();
       }
     } catch (const Error& e) {
-      problems.add(fmt::format("\"{}\": {}", name, inner_message(e)));
+      problems.add(fmt::format("{}: {}", quote_name(name), inner_message(e)));
     }
   }
   return entries;
@@ -99,13 +100,14 @@ void check_layout(const std::vector<Entry>& entries, bool complete, uint64_t pre
   const Entry* before = nullptr;
   for (const Entry* e : order) {
     if (e->begin < covered && e->begin != e->end) {
-      problems.add(fmt::format("\"{}\" overlaps \"{}\" at byte {} of the data", e->name, before->name, e->begin));
+      problems.add(fmt::format("{} overlaps {} at byte {} of the data", quote_name(e->name), quote_name(before->name),
+                               e->begin));
     } else if (complete && e->begin > covered) {
       problems.add(fmt::format("bytes {} to {} of the data belong to no tensor", covered, e->begin));
     }
     if (e->end > present) {
-      problems.add(
-          fmt::format("\"{}\" ends at byte {} of the data, the file has {}: truncated?", e->name, e->end, present));
+      problems.add(fmt::format("{} ends at byte {} of the data, the file has {}: truncated?", quote_name(e->name),
+                               e->end, present));
     }
     if (e->end > covered) {
       covered = e->end;
@@ -158,7 +160,7 @@ Shards open_shards(const fs::path& folder, const Json& weight_map, Problems& pro
     const std::string& shard = file.as_string();
     if (!tried.insert(shard).second) continue;
     if (!stays_inside(shard)) {
-      problems.add(fmt::format("shard name \"{}\" leads out of the folder", shard));
+      problems.add(fmt::format("shard name {} leads out of the folder", quote_name(shard)));
       continue;
     }
     try {
@@ -174,7 +176,7 @@ void check_tensors(const std::vector<NamedTensor>& tensors) {
   std::unordered_set<std::string_view> names;
   for (const NamedTensor& t : tensors) {
     if (t.name == "__metadata__" || !names.insert(t.name).second) {
-      fail_usage(fmt::format("[safetensors] tensor name \"{}\" is reserved or occurs twice", t.name));
+      fail_usage(fmt::format("[safetensors] tensor name {} is reserved or occurs twice", quote_name(t.name)));
     }
   }
 }
@@ -229,7 +231,7 @@ std::map<std::string, Tensor> read_safetensors_index(const fs::path& index) {
   }
   for (const auto& [name, shard] : weight_map->items()) {
     if (!shard.is_string())
-      fail_data(fmt::format("[safetensors] {}: the shard of \"{}\" is no name", index.string(), name));
+      fail_data(fmt::format("[safetensors] {}: the shard of {} is no name", index.string(), quote_name(name)));
   }
   Problems problems;
   Shards shards = open_shards(index.parent_path(), *weight_map, problems);
@@ -239,14 +241,14 @@ std::map<std::string, Tensor> read_safetensors_index(const fs::path& index) {
     if (shard == shards.end()) continue;  // named already
     const auto node = shard->second.extract(name);
     if (node.empty()) {
-      problems.add(fmt::format("\"{}\" is not in {}, where the index has it", name, shard->first));
+      problems.add(fmt::format("{} is not in {}, where the index has it", quote_name(name), shard->first));
     } else {
       tensors.emplace(name, node.mapped());
     }
   }
   for (const auto& [file_name, left] : shards) {
     for (const auto& item : left) {
-      problems.add(fmt::format("\"{}\" in {} is not in the index{}", item.first, file_name,
+      problems.add(fmt::format("{} in {} is not in the index{}", quote_name(item.first), file_name,
                                tensors.contains(item.first) ? " for this file" : ""));
     }
   }

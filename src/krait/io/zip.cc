@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "krait/io/bytes.h"
+#include "krait/io/json.h"
 #include "krait/io/problems.h"
 
 namespace krait::io {
@@ -110,7 +111,7 @@ std::string check_local(Bytes file, uint64_t start, uint64_t limit, ZipEntry& e)
   }
   const Bytes after = file.subspan(start + kLocalSize, name + extra);
   if (text_of(after.first(name)) != e.name) {
-    return fmt::format("its local header has another name, \"{}\"", text_of(after.first(name)));
+    return fmt::format("its local header has another name, {}", quote_name(text_of(after.first(name))));
   }
   const auto flags = load_le<uint16_t>(p + 6);
   if (flags & kEncrypted) return "it is encrypted";
@@ -149,8 +150,8 @@ void check_extents(std::vector<Extent> extents, const std::vector<ZipEntry>& ent
   std::ranges::sort(extents, {}, &Extent::begin);
   for (size_t i = 1; i < extents.size(); ++i) {
     if (extents[i].begin < extents[i - 1].end) {
-      problems.add(fmt::format("members \"{}\" and \"{}\" overlap", entries[extents[i - 1].entry].name,
-                               entries[extents[i].entry].name));
+      problems.add(fmt::format("members {} and {} overlap", quote_name(entries[extents[i - 1].entry].name),
+                               quote_name(entries[extents[i].entry].name)));
     }
   }
   uint64_t total = 0;  // cannot overflow once the members do not overlap: at most kDeflateRatio times the file
@@ -223,7 +224,7 @@ std::vector<ZipEntry> list_zip(Bytes file, const std::string& what) {
     if (why.empty() && !names.insert(e.name).second) why = "its name occurs twice";
     rest = rest.subspan(kCentralSize + name + extra + comment);
     if (!why.empty()) {
-      problems.add(fmt::format("member \"{}\": {}", e.name, why));
+      problems.add(fmt::format("member {}: {}", quote_name(e.name), why));
     } else if (!e.name.ends_with('/')) {
       extents.push_back({start, e.offset + e.compressed_size, entries.size()});
       entries.push_back(std::move(e));
@@ -235,7 +236,8 @@ std::vector<ZipEntry> list_zip(Bytes file, const std::string& what) {
 }
 
 Bytes stored_bytes(Bytes file, const ZipEntry& e, const std::string& what) {
-  if (e.method != ZipEntry::kStored) fail_data(fmt::format("[zip] {}: member \"{}\" is compressed", what, e.name));
+  if (e.method != ZipEntry::kStored)
+    fail_data(fmt::format("[zip] {}: member {} is compressed", what, quote_name(e.name)));
   return file.subspan(e.offset, e.size);
 }
 
@@ -252,7 +254,7 @@ std::vector<std::byte> extract_zip(Bytes file, const ZipEntry& e, const std::str
     const auto crc = static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(out.data()), out.size()));
     if (crc != e.crc) why = fmt::format("its CRC is {:08x}, stated is {:08x}", crc, e.crc);
   }
-  if (!why.empty()) fail_data(fmt::format("[zip] {}: member \"{}\": {}", what, e.name, why));
+  if (!why.empty()) fail_data(fmt::format("[zip] {}: member {}: {}", what, quote_name(e.name), why));
   return out;
 }
 
