@@ -22,4 +22,30 @@ inline double matmul(Compute compute, int64_t K, double norm_x, double norm_w, d
   return sum + split + flush + kF32Unit * abs_y;
 }
 
+// silu and softplus in f32: below 2.5 units in the last place (vec_test.cc), so 5 u relative; silu underflows to zero
+// where its exponential overflows, at 88.7·e^-88.7.
+inline double silu(double abs_y) { return 5 * kF32Unit * abs_y + 3e-37; }
+
+// One output of a norm: y = (r − mean)·scale·w + b. The sums over D positive terms err by at most 7·sqrt(D)·u relative
+// (as for matmul), the scale by half of that; r, scale (4 operations) and the products round 10 times. The mean of
+// kLayer (mean_abs = mean |r|; 0 for kRms) errs by 7·sqrt(D)·u·mean_abs, of which a share reaches the variance too.
+inline double norm(int64_t D, double abs_normalised, double scale_w, double mean_abs, double abs_b) {
+  const double sum = 7.0 * std::sqrt(static_cast<double>(D)) * kF32Unit;
+  return (sum / 2 + 10 * kF32Unit) * abs_normalised + (2 * sum + kF32Unit) * mean_abs * scale_w + kF32Unit * abs_b;
+}
+
+// One output of a convolution before silu: W products and additions in order, starting from the bias.
+inline double conv(int64_t W, double sum_abs) { return static_cast<double>(W + 1) * kF32Unit * sum_abs; }
+
+// Error bounds of a scan, carried along with the oracle as it walks a sequence: all are worst cases, none statistical.
+// Step size dt = softplus(v): v = raw + bias rounds once, and |d softplus| <= softplus, so |v|·u more, relative.
+inline double step_size(double v) { return (6 + std::fabs(v)) * kF32Unit; }
+// Decay e^x, x = dt·A: relative; the error of dt and four roundings enter times |x|, 2^x itself errs by 2.1 ulp.
+inline double decay(double x, double dt_error) { return std::fabs(x) * (dt_error + 4 * kF32Unit) + 4.2 * kF32Unit; }
+// h = decay·h + input: absolute; `h_error` is that of the state before, input = dt·x·B.
+inline double state(double decay, double decay_error, double h, double h_error, double input, double dt_error) {
+  return decay * h_error + std::fabs(decay * h) * (decay_error + 3 * kF32Unit) +
+         std::fabs(input) * (dt_error + 4 * kF32Unit);
+}
+
 }  // namespace krait::tolerance

@@ -13,6 +13,7 @@
 #define KRAIT_DECLARE(isa)                              \
   namespace krait::isa {                                \
   void probe_exp(const float*, float*, int64_t);        \
+  void probe_exp2(const float*, float*, int64_t);       \
   void probe_log1p_unit(const float*, float*, int64_t); \
   void probe_softplus(const float*, float*, int64_t);   \
   void probe_sigmoid(const float*, float*, int64_t);    \
@@ -33,15 +34,15 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 struct Isa {
   const char* name;
-  Function exp, log1p_unit, softplus, sigmoid, silu, tanh, rsqrt;
+  Function exp, exp2, log1p_unit, softplus, sigmoid, silu, tanh, rsqrt;
   float (*sum)(const float*, int64_t);
 };
 
 std::vector<Isa> variants() {
   std::vector<Isa> v;
 #define KRAIT_LIST(isa)                                                                                               \
-  v.push_back({#isa, isa::probe_exp, isa::probe_log1p_unit, isa::probe_softplus, isa::probe_sigmoid, isa::probe_silu, \
-               isa::probe_tanh, isa::probe_rsqrt, isa::probe_sum})
+  v.push_back({#isa, isa::probe_exp, isa::probe_exp2, isa::probe_log1p_unit, isa::probe_softplus, isa::probe_sigmoid, \
+               isa::probe_silu, isa::probe_tanh, isa::probe_rsqrt, isa::probe_sum})
   if (cpu_features().avx2) KRAIT_LIST(avx2);
   if (cpu_features().avx512) KRAIT_LIST(avx512);
   return v;
@@ -90,6 +91,7 @@ TEST(Vec, FunctionsAreAccurate) {
   for (const Isa& isa : variants()) {
     SCOPED_TRACE(isa.name);
     EXPECT_LE(max_ulps(isa.exp, std::exp, -110.0f, 88.72f), 1.0);
+    EXPECT_LE(max_ulps(isa.exp2, std::exp2, -1e6f, 127.9f), 2.1);
     EXPECT_LE(max_ulps(isa.log1p_unit, std::log1p, 0.0f, 1.0f), 1.5);
     EXPECT_LE(max_ulps(isa.softplus, softplus, -110.0f, 3e38f), 2.5);
     EXPECT_LE(max_ulps(isa.sigmoid, sigmoid, -87.0f, 3e38f), 2.5);
@@ -107,6 +109,9 @@ TEST(Vec, FunctionsAtTheirEnds) {
     EXPECT_EQ(at(isa.exp, -1e38f), 0.0f);
     EXPECT_EQ(at(isa.exp, kInf), kInf);
     EXPECT_EQ(at(isa.exp, 88.73f), kInf);
+    EXPECT_EQ(at(isa.exp2, 0.0f), 1.0f);
+    EXPECT_EQ(at(isa.exp2, -1e38f), 0.0f);
+    EXPECT_EQ(at(isa.exp2, 128.0f), kInf);
     EXPECT_EQ(at(isa.softplus, kInf), kInf);
     EXPECT_EQ(at(isa.softplus, 1e38f), 1e38f);
     EXPECT_EQ(at(isa.softplus, -kInf), 0.0f);
@@ -115,7 +120,8 @@ TEST(Vec, FunctionsAtTheirEnds) {
     EXPECT_EQ(at(isa.silu, -1e38f), 0.0f);
     EXPECT_EQ(at(isa.tanh, kInf), 1.0f);
     EXPECT_EQ(at(isa.tanh, -kInf), -1.0f);
-    for (const Function f : {isa.exp, isa.log1p_unit, isa.softplus, isa.sigmoid, isa.silu, isa.tanh, isa.rsqrt}) {
+    for (const Function f :
+         {isa.exp, isa.exp2, isa.log1p_unit, isa.softplus, isa.sigmoid, isa.silu, isa.tanh, isa.rsqrt}) {
       EXPECT_TRUE(std::isnan(at(f, kNaN)));
     }
   }
@@ -124,7 +130,7 @@ TEST(Vec, FunctionsAtTheirEnds) {
 // A lane gives the same bits in a whole vector and in every tail, and nothing beyond the tail is touched.
 TEST(Vec, TailsAreExact) {
   for (const Isa& isa : variants()) {
-    for (const Function f : {isa.exp, isa.softplus, isa.sigmoid, isa.silu, isa.tanh}) {
+    for (const Function f : {isa.exp, isa.exp2, isa.softplus, isa.sigmoid, isa.silu, isa.tanh}) {
       float x[48], whole[48];
       for (int i = 0; i < 48; ++i) x[i] = std::sin(static_cast<float>(i)) * 8;
       f(x, whole, 48);

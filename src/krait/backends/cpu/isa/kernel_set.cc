@@ -20,6 +20,14 @@ KernelSet make() {
 #else
   set.name = "cpu-avx2";
 #endif
+  set.norm = norm;
+  set.gated_norm = gated_norm;
+  set.silu_gate = silu_gate;
+  set.add = add;
+  set.embed = embed;
+  set.causal_conv = causal_conv;
+  set.mamba1_scan = mamba1_scan;
+  set.ssd_scan = ssd_scan;
   set.mamba3_scan = mamba3_scan;
 #endif
   set.packed_weight_bytes = packed_weight_bytes;

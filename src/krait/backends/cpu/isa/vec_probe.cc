@@ -4,6 +4,7 @@
 namespace krait::KRAIT_ISA {
 
 void probe_exp(const float*, float*, int64_t);
+void probe_exp2(const float*, float*, int64_t);
 void probe_log1p_unit(const float*, float*, int64_t);
 void probe_softplus(const float*, float*, int64_t);
 void probe_sigmoid(const float*, float*, int64_t);
@@ -18,6 +19,7 @@ float probe_sum(const float*, int64_t);
     for_vectors(n, [&](int64_t i, auto lanes) { store(y + i, f(load(x + i, lanes)), lanes); }); \
   }
 KRAIT_PROBE(exp)
+KRAIT_PROBE(exp2)
 KRAIT_PROBE(log1p_unit)
 KRAIT_PROBE(softplus)
 KRAIT_PROBE(sigmoid)
