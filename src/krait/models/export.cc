@@ -8,6 +8,7 @@
 #include "krait/core/error.h"
 #include "krait/io/atomic_file.h"
 #include "krait/io/safetensors.h"
+#include "krait/models/family.h"
 
 namespace krait {
 namespace {
@@ -15,7 +16,7 @@ namespace {
 using io::Json;
 
 const MixerConfig& first_mixer(const ModelSpec& s) {
-  if (s.blocks.empty()) fail_usage("[export] a model without layers cannot be written");
+  check_uniform(s);
   return s.blocks.front().config;
 }
 
@@ -49,7 +50,9 @@ Json transformers_config(const ModelSpec& s) {
   const MixerConfig& c = first_mixer(s);
   Json j = Json::object();
   const bool mamba2 = s.architecture == "mamba2";
-  const char* cls = mamba2 ? "Mamba2ForCausalLM" : s.architecture == "mamba" ? "MambaForCausalLM" : "FalconMambaForCausalLM";
+  const char* cls = mamba2                      ? "Mamba2ForCausalLM"
+                    : s.architecture == "mamba" ? "MambaForCausalLM"
+                                                : "FalconMambaForCausalLM";
   Json classes = Json::array();
   classes.push(Json(cls));
   j.set("architectures", std::move(classes));
@@ -59,7 +62,9 @@ Json transformers_config(const ModelSpec& s) {
   j.set("vocab_size", Json(s.padded_vocab_size));
   j.set("layer_norm_epsilon", Json(s.norm_eps));
   j.set("tie_word_embeddings", Json(s.tie_embeddings));
-  j.set("expand", Json(c.integer("d_inner") / s.d_model));
+  const int64_t E = c.integer("d_inner");
+  j.set("expand",
+        E % s.d_model == 0 ? Json(E / s.d_model) : Json(static_cast<double>(E) / static_cast<double>(s.d_model)));
   j.set("state_size", Json(c.integer("d_state")));
   j.set("conv_kernel", Json(c.integer("d_conv")));
   j.set("use_bias", Json(c.flag("bias")));
@@ -92,6 +97,13 @@ Json transformers_config(const ModelSpec& s) {
   return j;
 }
 
+double rope_fraction(const MixerConfig& c) {
+  const int64_t N = c.integer("d_state"), F = c.integer("n_angles");
+  if (F == N / 4) return 0.5;
+  if (F == N / 2) return 1.0;
+  fail_usage(fmt::format("[export] {} angles for {} states: the state-spaces form has a quarter or a half", F, N));
+}
+
 Json ssm_cfg(const ModelSpec& s) {
   const MixerConfig& c = first_mixer(s);
   Json j = Json::object();
@@ -102,7 +114,7 @@ Json ssm_cfg(const ModelSpec& s) {
   if (s.architecture == "mamba3") {
     j.set("headdim", Json(c.integer("headdim")));
     j.set("ngroups", Json(c.integer("n_groups")));
-    j.set("rope_fraction", Json(4 * c.integer("n_angles") <= c.integer("d_state") ? 0.5 : 1.0));
+    j.set("rope_fraction", Json(rope_fraction(c)));
     j.set("A_floor", Json(c.number("A_floor")));
     j.set("is_outproj_norm", Json(c.flag("is_outproj_norm")));
     j.set("is_mimo", Json(c.flag("is_mimo")));
@@ -139,7 +151,8 @@ Json state_spaces_config(const ModelSpec& s) {
   const MixerConfig& c = first_mixer(s);
   const bool gated = s.architecture != "mamba";
   if (s.norm_eps != 1e-5 || (gated && c.number("norm_eps") != 1e-5)) {
-    fail_usage(fmt::format("[export] the state-spaces form has epsilon 1e-5 everywhere, this model has {}", s.norm_eps));
+    fail_usage(
+        fmt::format("[export] the state-spaces form has epsilon 1e-5 everywhere, this model has {}", s.norm_eps));
   }
   if (c.integer("d_inner") % s.d_model != 0) fail_usage("[export] the state-spaces form needs a whole expand factor");
   int64_t multiple = 1;  // a padding that leads from the one vocabulary to the other
@@ -190,7 +203,8 @@ void save_folder(const ModelSpec& s, const ParamStore& params, const std::filesy
   for (const ParamSpec& p : model_params(s)) {
     const Param& param = params.get(p.name);
     const bool rename = transformers && p.name == kEmbeddingName;
-    tensors.push_back({rename ? "backbone.embeddings.weight" : p.name, param.neg_exp ? params.f32(p.name) : param.value});
+    tensors.push_back(
+        {rename ? "backbone.embeddings.weight" : p.name, param.neg_exp ? params.f32(p.name) : param.value});
   }
   std::filesystem::create_directories(out);
   io::write_safetensors(out / "model.safetensors", tensors, {{"format", "pt"}});

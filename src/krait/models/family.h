@@ -60,6 +60,13 @@ void push_mamba3(ModelSpec& spec, int64_t layer, const Mamba3Settings&);
 // The MLP sub-block of a layer; d_hidden as stored (already rounded up).
 void push_gated_mlp(ModelSpec& spec, int64_t layer, int64_t d_hidden);
 
+// Gives every layer of spec.blocks (so far one mixer each) an MLP of that stored width.
+void interleave_mlp(ModelSpec& spec, int64_t d_hidden);
+
+// What all forms that are written have in common: layers alike, of the mixer that the architecture says, with or
+// without MLPs, under their usual names. Throws kUsage naming the first sub-block that differs.
+void check_uniform(const ModelSpec&);
+
 // Throws kBadData unless 1 <= value <= most: sizes in a file may be anything.
 void check_positive(const char* name, int64_t value, int64_t most = int64_t{1} << 24);
 inline constexpr int64_t kMostLayers = 4096;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <set>
 
@@ -46,6 +47,14 @@ class Problems {
   std::vector<std::string> lines_;
 };
 
+// A file that holds A_log where −exp(A_log) belongs would run, wrongly (trap C1).
+void check_negative(const Tensor& t, const std::string& name, Problems& problems) {
+  const Tensor v = to_f32(t);
+  const auto n = std::count_if(v.f32(), v.f32() + v.numel(), [](float a) { return a > 0; });
+  if (n > 0)
+    problems.add(fmt::format("not negative: {} of {} values of {}, which holds -exp(A_log)", n, v.numel(), name));
+}
+
 // A tied model may still store its head; it must then be the embedding.
 void check_tied_head(const io::Checkpoint& c, const FamilyInfo& f, const ModelSpec& spec, std::set<std::string>& used,
                      Problems& problems) {
@@ -74,7 +83,8 @@ ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const Model
     used.insert(src.name);
     const Tensor t = c.tensor(src.name);
     if (!fits(t.shape(), p.shape)) {
-      problems.add(fmt::format("wrong shape: {} is {}, the configuration wants {}", src.name, t.shape().str(), p.shape.str()));
+      problems.add(
+          fmt::format("wrong shape: {} is {}, the configuration wants {}", src.name, t.shape().str(), p.shape.str()));
       continue;
     }
     if (!usable(p, t.dtype())) {
@@ -84,11 +94,13 @@ ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const Model
     if (const int64_t n = count_non_finite(t); n > 0) {
       problems.add(fmt::format("not finite: {} of {} values of {} are NaN or infinite", n, t.numel(), src.name));
     }
+    if (src.neg_exp) check_negative(t, src.name, problems);
     store.set(p.name, {t.reshape(p.shape), src.neg_exp});
   }
   check_tied_head(c, f, spec, used, problems);
   for (const std::string& name : c.names()) {
-    if (!used.contains(name)) problems.add("extra: " + name + " " + c.shape(name).str() + " belongs to nothing in this architecture");
+    if (!used.contains(name))
+      problems.add("extra: " + name + " " + c.shape(name).str() + " belongs to nothing in this architecture");
   }
   problems.raise_if_any(c);
   return store;

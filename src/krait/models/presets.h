@@ -8,6 +8,8 @@
 
 namespace krait {
 
+class ThreadPool;
+
 // Names that preset() knows, in the order of the families.
 std::vector<std::string> preset_names();
 

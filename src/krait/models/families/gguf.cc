@@ -1,113 +1,185 @@
-// GGUF files: general.architecture mamba (Mamba-1 and FalconMamba), mamba2 (spec/gguf.md §2, §3).
+// GGUF files: general.architecture mamba (Mamba-1 and FalconMamba), mamba2, falcon-mamba (spec/gguf.md §2, §3), and
+// our own mamba3, krait-mamba, krait-mamba2 (docs/formats.md).
 #include <fmt/format.h>
 
-#include <array>
+#include <algorithm>
 #include <limits>
 #include <string_view>
 
 #include "krait/core/error.h"
 #include "krait/io/gguf.h"
 #include "krait/models/family.h"
+#include "krait/models/gguf_names.h"
 
 namespace krait {
 namespace {
 
 bool matches(const io::Checkpoint& c) { return c.gguf() != nullptr; }
 
-struct NamePair {
-  std::string_view ours, theirs;
-};
-// Below "backbone.layers.N." and "blk.N.".
-constexpr std::array<NamePair, 15> kLayerNames = {{{"norm.weight", "attn_norm.weight"},
-                                                   {"mixer.in_proj.weight", "ssm_in.weight"},
-                                                   {"mixer.in_proj.bias", "ssm_in.bias"},
-                                                   {"mixer.conv1d.weight", "ssm_conv1d.weight"},
-                                                   {"mixer.conv1d.bias", "ssm_conv1d.bias"},
-                                                   {"mixer.x_proj.weight", "ssm_x.weight"},
-                                                   {"mixer.dt_proj.weight", "ssm_dt.weight"},
-                                                   {"mixer.dt_proj.bias", "ssm_dt.bias"},
-                                                   {"mixer.dt_bias", "ssm_dt.bias"},
-                                                   {"mixer.A_log", "ssm_a"},
-                                                   {"mixer.D", "ssm_d"},
-                                                   {"mixer.norm.weight", "ssm_norm.weight"},
-                                                   {"mixer.out_proj.weight", "ssm_out.weight"},
-                                                   {"mixer.out_proj.bias", "ssm_out.bias"},
-                                                   {"norm.bias", "attn_norm.bias"}}};
-
-ModelSpec parse(const io::Checkpoint& c) {
-  const io::Gguf& g = *c.gguf();
-  const std::string arch = g.str("general.architecture");
-  if (arch != "mamba" && arch != "mamba2") {
-    fail_data("[config] GGUF architecture '" + arch + "' is not supported yet; supported: mamba, mamba2");
+// The metadata of one architecture: keys without their prefix.
+class Keys {
+ public:
+  explicit Keys(const io::Gguf& g) : gguf(g), architecture(g.str("general.architecture")) {
+    base = architecture.starts_with(kOwnArchitecture) ? architecture.substr(kOwnArchitecture.size()) : architecture;
+    if (base != "mamba" && base != "mamba2" && base != "falcon-mamba" && base != "mamba3") {
+      fail_data("[config] GGUF architecture '" + architecture +
+                "' is not supported yet; supported: mamba, mamba2, falcon-mamba, mamba3");
+    }
+    if (const std::string type = g.str_or("general.type", "model"); type != "model") {
+      fail_data("[config] general.type is '" + type + "', only models are supported");
+    }
+    for (const auto& [key, value] : g.values()) {
+      if (key.starts_with("krait.") && std::ranges::find(gguf_key::kAll, key) == gguf_key::kAll.end()) {
+        fail_data("[config] the GGUF file has the key '" + key + "', which this version does not know");
+      }
+    }
   }
-  const auto key = [&](const char* name) { return arch + "." + name; };
-  ModelSpec spec;
-  spec.architecture = arch;
-  spec.d_model = g.integer(key("embedding_length"));
-  spec.n_layer = g.integer(key("block_count"));
-  check_positive("embedding_length", spec.d_model);
+  std::string name(const char* key) const { return architecture + "." + key; }
+  bool has(const char* key) const { return gguf.has(name(key)); }
+  int64_t integer(const char* key) const { return gguf.integer(name(key)); }
+  int64_t integer_or(const char* key, int64_t otherwise) const { return gguf.integer_or(name(key), otherwise); }
+  double number_or(const char* key, double otherwise) const { return gguf.number_or(name(key), otherwise); }
+  int64_t size(const char* key) const {
+    const int64_t v = integer(key);
+    check_positive(name(key).c_str(), v);
+    return v;
+  }
+
+  const io::Gguf& gguf;
+  std::string architecture, base;
+};
+
+// Vocabulary rows that only pad the table: converters call them [PAD<id>] and mark them unused.
+int64_t padding_rows(const io::Gguf& g, int64_t rows) {
+  if (!g.has("tokenizer.ggml.tokens") || !g.has("tokenizer.ggml.token_type")) return 0;
+  constexpr int32_t kUnused = 5;
+  const std::vector<std::string> tokens = g.strings("tokenizer.ggml.tokens");
+  const std::vector<int32_t> types = g.integers32("tokenizer.ggml.token_type");
+  if (static_cast<int64_t>(tokens.size()) != rows || types.size() != tokens.size()) return 0;
+  size_t n = tokens.size();
+  while (n > 1 && types[n - 1] == kUnused && tokens[n - 1] == fmt::format("[PAD{}]", n - 1)) --n;
+  return static_cast<int64_t>(tokens.size() - n);
+}
+
+void parse_shell(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
+  const io::Gguf& g = k.gguf;
+  spec.d_model = k.size("embedding_length");
+  spec.n_layer = k.integer("block_count");
   check_positive("block_count", spec.n_layer, kMostLayers);
   if (!c.has("token_embd.weight") || c.shape("token_embd.weight").rank() != 2) {
     fail_data("[load] token_embd.weight is missing or not a matrix");
   }
   spec.padded_vocab_size = c.shape("token_embd.weight")[0];
-  spec.vocab_size = g.integer_or(key("vocab_size"), spec.padded_vocab_size);
+  const int64_t stated = k.integer_or("vocab_size", spec.padded_vocab_size) - padding_rows(g, spec.padded_vocab_size);
+  spec.vocab_size = g.integer_or(gguf_key::kVocabSize, stated);
   check_positive("vocab_size", spec.vocab_size, spec.padded_vocab_size);
-  spec.norm_eps = g.number_or(key("attention.layer_norm_rms_epsilon"), 1e-5);
+  spec.rms_norm = !k.has("attention.layer_norm_epsilon");
+  spec.norm_eps =
+      k.number_or(spec.rms_norm ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 1e-5);
   spec.tie_embeddings = !c.has("output.weight");
-  if (g.has("tokenizer.ggml.eos_token_id")) {
+  if (g.has(gguf_key::kEosIds)) {
+    spec.eos_ids = g.integers32(gguf_key::kEosIds);
+  } else if (g.has("tokenizer.ggml.eos_token_id")) {
     spec.eos_ids.push_back(static_cast<int32_t>(g.integer("tokenizer.ggml.eos_token_id")));
   }
-  const int64_t E = g.integer(key("ssm.inner_size"));
-  const int64_t W = g.integer_or(key("ssm.conv_kernel"), 4);
-  check_positive("ssm.inner_size", E);
-  const bool conv_bias = c.has("blk.0.ssm_conv1d.bias"), bias = c.has("blk.0.ssm_in.bias");
-  if (arch == "mamba") {
-    Mamba1Settings m;
-    m.d_inner = E;
-    m.d_conv = W;
-    m.d_state = g.integer_or(key("ssm.state_size"), 16);
-    m.dt_rank = g.integer_or(key("ssm.time_step_rank"), round_up(spec.d_model, 16) / 16);
-    m.conv_bias = conv_bias;
-    m.bias = bias;
-    if (g.boolean_or(key("ssm.dt_b_c_rms"), false)) {  // the original's epsilon, not the layers' (trap C4)
-      spec.architecture = "falcon_mamba";
-      m.dt_b_c_norm_eps = g.number_or("krait.ssm.dt_b_c_rms_epsilon", 1e-6);
-    }
-    for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba1(spec, i, m);
+}
+
+template <class Settings>
+void parse_dt(const io::Gguf& g, Settings& m) {
+  m.dt_min = g.number_or(gguf_key::kDtMin, m.dt_min);
+  m.dt_max = g.number_or(gguf_key::kDtMax, m.dt_max);
+  m.dt_init_floor = g.number_or(gguf_key::kDtFloor, m.dt_init_floor);
+}
+
+void parse_mamba1(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
+  Mamba1Settings m;
+  m.d_inner = k.size("ssm.inner_size");  // any: that llama.cpp wants 2·D is its own affair (trap C14)
+  m.d_conv = k.integer_or("ssm.conv_kernel", 4);
+  m.d_state = k.integer_or("ssm.state_size", 16);
+  m.dt_rank = k.integer_or("ssm.time_step_rank", round_up(spec.d_model, 16) / 16);
+  m.conv_bias = c.has("blk.0.ssm_conv1d.bias");
+  m.bias = c.has("blk.0.ssm_in.bias");
+  m.dt_scale = k.gguf.number_or(gguf_key::kDtScale, m.dt_scale);
+  parse_dt(k.gguf, m);
+  const bool falcon = k.gguf.boolean_or(k.name("ssm.dt_b_c_rms"), k.base == "falcon-mamba");
+  spec.architecture = falcon ? "falcon_mamba" : "mamba";
+  if (falcon)
+    m.dt_b_c_norm_eps = k.gguf.number_or(gguf_key::kDtBcEps, 1e-6);  // the original's, not the layers' (trap C4)
+  for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba1(spec, i, m);
+}
+
+// The file fixes the grouping of the gated norm by the shape [G, E/G] of its weight; the key must say the same.
+void check_groups(const io::Checkpoint& c, int64_t n_groups) {
+  const char* name = "blk.0.ssm_norm.weight";
+  if (!c.has(name) || c.shape(name).rank() != 2 || c.shape(name)[0] == n_groups) return;
+  fail_data(fmt::format("[config] {} is {}, but ssm.group_count is {}", name, c.shape(name).str(), n_groups));
+}
+
+void parse_mamba2(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
+  const io::Gguf& g = k.gguf;
+  Mamba2Settings m;
+  m.d_ssm = k.size("ssm.inner_size");
+  m.d_inner = g.integer_or(gguf_key::kInnerWidth, m.d_ssm);
+  m.d_conv = k.integer_or("ssm.conv_kernel", 4);
+  m.d_state = k.integer_or("ssm.state_size", 128);
+  m.n_heads = k.size("ssm.time_step_rank");  // the number of heads, not a rank
+  m.n_groups = k.integer_or("ssm.group_count", 1);
+  m.headdim = m.d_ssm / m.n_heads;
+  m.conv_bias = c.has("blk.0.ssm_conv1d.bias");
+  m.bias = c.has("blk.0.ssm_in.bias");
+  m.norm_eps = g.number_or(gguf_key::kNormEps, spec.norm_eps);
+  m.rmsnorm = g.boolean_or(gguf_key::kGatedNorm, true);
+  m.norm_before_gate = g.boolean_or(gguf_key::kNormBeforeGate, false);
+  m.D_has_hdim = g.boolean_or(gguf_key::kPerChannelD, false);
+  m.learned_initial_state = g.boolean_or(gguf_key::kInitialState, false);
+  m.dt_limit_min = g.number_or(gguf_key::kDtLimitMin, 0);
+  m.dt_limit_max = g.number_or(gguf_key::kDtLimitMax, std::numeric_limits<double>::infinity());
+  parse_dt(g, m);
+  if (m.rmsnorm && !m.norm_before_gate) check_groups(c, m.n_groups);
+  spec.architecture = "mamba2";
+  for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba2(spec, i, m);
+}
+
+void parse_mamba3(const Keys& k, ModelSpec& spec) {
+  const io::Gguf& g = k.gguf;
+  Mamba3Settings m;
+  m.d_inner = k.size("ssm.inner_size");
+  m.n_heads = k.size("ssm.time_step_rank");
+  m.headdim = m.d_inner / m.n_heads;
+  m.d_state = k.size("ssm.state_size");
+  m.n_groups = k.integer_or("ssm.group_count", 1);
+  m.n_angles = g.integer(gguf_key::kAngles);
+  m.is_mimo = g.has(gguf_key::kMimoRank);
+  m.mimo_rank = g.integer_or(gguf_key::kMimoRank, 1);
+  m.is_outproj_norm = g.boolean_or(gguf_key::kOutputNorm, false);
+  m.softplus_A = g.boolean_or(gguf_key::kSoftplusA, false);
+  m.A_floor = g.number_or(gguf_key::kAFloor, m.A_floor);
+  m.norm_eps = g.number_or(gguf_key::kNormEps, spec.norm_eps);
+  parse_dt(g, m);
+  spec.architecture = "mamba3";
+  for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba3(spec, i, m);
+}
+
+ModelSpec parse(const io::Checkpoint& c) {
+  const Keys k(*c.gguf());
+  ModelSpec spec;
+  parse_shell(c, k, spec);
+  if (k.base == "mamba2") {
+    parse_mamba2(c, k, spec);
+  } else if (k.base == "mamba3") {
+    parse_mamba3(k, spec);
   } else {
-    Mamba2Settings m;
-    m.d_inner = m.d_ssm = E;
-    m.d_conv = W;
-    m.d_state = g.integer_or(key("ssm.state_size"), 128);
-    m.n_heads = g.integer(key("ssm.time_step_rank"));  // the number of heads, not a rank
-    m.n_groups = g.integer_or(key("ssm.group_count"), 1);
-    check_positive("ssm.time_step_rank", m.n_heads);
-    m.headdim = E / m.n_heads;
-    m.conv_bias = conv_bias;
-    m.bias = bias;
-    m.norm_eps = spec.norm_eps;
-    m.dt_limit_min = g.number_or("krait.ssm.dt_limit_min", 0);
-    m.dt_limit_max = g.number_or("krait.ssm.dt_limit_max", std::numeric_limits<double>::infinity());
-    for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba2(spec, i, m);
+    parse_mamba1(c, k, spec);
+  }
+  if (const int64_t width = k.integer_or("feed_forward_length", 0); width != 0) {
+    check_positive("feed_forward_length", width);
+    interleave_mlp(spec, width);
   }
   return spec;
 }
 
 WeightSource source(const io::Checkpoint&, const ModelSpec&, const std::string& canonical) {
-  if (canonical == kEmbeddingName) return {"token_embd.weight", false};
-  if (canonical == kHeadName) return {"output.weight", false};
-  const std::string norm_f = kFinalNormName;
-  if (canonical.starts_with(norm_f + ".")) return {"output_norm" + canonical.substr(norm_f.size()), false};
-  constexpr std::string_view kLayers = "backbone.layers.";
-  const size_t dot = canonical.find('.', kLayers.size());
-  const std::string_view rest = std::string_view(canonical).substr(dot + 1);
-  for (const NamePair& n : kLayerNames) {
-    if (rest != n.ours) continue;
-    const std::string layer = canonical.substr(kLayers.size(), dot - kLayers.size());
-    return {fmt::format("blk.{}.{}", layer, n.theirs), n.theirs == "ssm_a"};
-  }
-  throw Error(ErrorCode::kInternal, "[gguf] no name for " + canonical);
+  return {gguf_tensor_name(canonical), gguf_holds_neg_exp(canonical)};
 }
 
 }  // namespace

@@ -55,6 +55,35 @@ void push_gated_mlp(ModelSpec& spec, int64_t layer, int64_t d_hidden) {
   push(spec, layer, "gated_mlp", MixerConfig().set("d_hidden", num(d_hidden)), "mlp", "norm2");
 }
 
+void interleave_mlp(ModelSpec& spec, int64_t d_hidden) {
+  ModelSpec with;
+  for (int64_t i = 0; i < spec.n_layer; ++i) {
+    with.blocks.push_back(spec.blocks[static_cast<size_t>(i)]);
+    push_gated_mlp(with, i, d_hidden);
+  }
+  spec.blocks = std::move(with.blocks);
+}
+
+void check_uniform(const ModelSpec& s) {
+  const size_t layers = static_cast<size_t>(s.n_layer);
+  const bool mlp = s.blocks.size() == 2 * layers;
+  if (layers == 0 || (!mlp && s.blocks.size() != layers)) {
+    fail_usage(fmt::format("[export] {} layers of {} sub-blocks have no common form", layers, s.blocks.size()));
+  }
+  const char* mixer = s.architecture == "mamba2" ? "mamba2" : s.architecture == "mamba3" ? "mamba3" : "mamba1";
+  for (size_t i = 0; i < s.blocks.size(); ++i) {
+    const bool second = mlp && i % 2 == 1;
+    const SubBlockSpec &b = s.blocks[i], &first = s.blocks[second ? 1 : 0];
+    const std::string prefix = layer_prefix(static_cast<int64_t>(mlp ? i / 2 : i));
+    const bool named =
+        b.prefix == prefix + (second ? ".mlp" : ".mixer") && b.norm == prefix + (second ? ".norm2" : ".norm");
+    if (!named || b.mixer != (second ? "gated_mlp" : mixer) || !(b.config == first.config)) {
+      fail_usage(
+          fmt::format("[export] sub-block {} ({}) differs from the others: no form can express that", i, b.mixer));
+    }
+  }
+}
+
 void check_positive(const char* name, int64_t value, int64_t most) {
   if (value >= 1 && value <= most) return;
   fail_data(fmt::format("[config] {} is {}, expected 1 to {}", name, value, most));

@@ -110,16 +110,6 @@ void parse_mamba3(ModelSpec& spec, const Json& s) {
   for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba3(spec, i, m);
 }
 
-// A layer with an MLP is two sub-blocks.
-void interleave_mlp(ModelSpec& spec, int64_t d_hidden) {
-  ModelSpec with;
-  for (int64_t i = 0; i < spec.n_layer; ++i) {
-    with.blocks.push_back(spec.blocks[static_cast<size_t>(i)]);
-    push_gated_mlp(with, i, d_hidden);
-  }
-  spec.blocks = std::move(with.blocks);
-}
-
 ModelSpec parse(const io::Checkpoint& c) {
   const Json& j = c.config();
   ModelSpec spec;
