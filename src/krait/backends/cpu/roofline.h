@@ -5,6 +5,7 @@
 namespace krait {
 
 // All threads of the pool together, best of several short runs, with the best instruction set of the CPU.
+// With one thread, time is that thread's processor time, which leaves out what other processes took; else time of day.
 // A multiply-add counts as two operations; G is 10^9, GB is 10^9 bytes.
 struct Roofline {
   double f32_gflops;   // fused multiply-adds that stay in registers
