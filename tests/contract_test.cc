@@ -1,5 +1,6 @@
 // The contract every mixer keeps, on every kernel set: bits do not depend on how a sequence is split into calls, on
 // what else is in the batch, on the slot, or on the number of threads (design.md §1.3; traps A2-A6, A10, A12, B12).
+#include <algorithm>
 #include <cstring>
 #include <map>
 
