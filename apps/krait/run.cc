@@ -1,5 +1,6 @@
 // krait run: text from a prompt, once; without a prompt, on a terminal, a chat.
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 
 #include "chat.h"
@@ -72,7 +73,15 @@ int run_once(const RunArgs& a, const Session& s, const std::string& prompt, std:
   return finish(a, *o);
 }
 
+// Before any work is done that could not be kept.
+void check_save_folder(const std::string& file) {
+  const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
+  if (std::filesystem::is_directory(folder)) return;
+  throw Error(ErrorCode::kFailed, "[run] --save-state " + file + ": there is no folder " + folder.string());
+}
+
 int run(const RunArgs& a) {
+  if (!a.save_state.empty()) check_save_folder(a.save_state);
   const std::string prompt = a.interactive ? a.prompt : prompt_text(a);
   const double begin = uptime();
   const Session s = open_session(a.model, NeedTokenizer::kYes);
