@@ -117,7 +117,7 @@ int inspect(const Args& a) {
     ordered_json list = ordered_json::array();
     const io::Checkpoint& c = *s.loaded.checkpoint;
     for (const std::string& name : c.names()) {
-      list.push_back({{"name", name}, {"dtype", name_of(c.dtype(name))}, {"shape", c.shape(name).str()}});
+      list.push_back({{"name", name}, {"dtype", name_of(c.tensor(name).dtype())}, {"shape", c.shape(name).str()}});
     }
     j["tensors"] = list;
   }
