@@ -16,6 +16,8 @@ namespace krait::text {
 
 // Files. Each throws kBadData with the reason.
 std::unique_ptr<Tokenizer> make_json_tokenizer(const std::filesystem::path& file, const SideFiles&);
+// The same from text; `what` names it in messages.
+std::unique_ptr<Tokenizer> make_json_tokenizer(std::string_view text, const std::string& what, const SideFiles&);
 std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::filesystem::path& file, const SideFiles&);
 std::unique_ptr<Tokenizer> make_rwkv_tokenizer(const std::filesystem::path& file, const SideFiles&);
 
