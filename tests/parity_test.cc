@@ -38,7 +38,12 @@ void expect_mamba3_state(const SlotStore& s, size_t block, const Npz& g, const s
     const Tensor& t = g.at(prefix + name);
     return t.f32() + sequence * (t.numel() / t.dim(0));
   };
-  EXPECT_LT(angle_error(s.at(block, 0, 0), part("theta")), 2e-5);
+  // Every step of an angle errs relative to its size, so that the error grows with the way gone (up to 63 rad here).
+  double furthest = 0;
+  for (int64_t i = 0; i < s.at(block, 0, 0).numel(); ++i) {
+    furthest = std::max(furthest, std::abs(static_cast<double>(part("theta")[i])));
+  }
+  EXPECT_LT(angle_error(s.at(block, 0, 0), part("theta")), 1e-6 * (10 + furthest));
   const std::vector<float> S = swap_last(s.at(block, 1, 0));
   EXPECT_LT(relative_rms(S.data(), part("S"), static_cast<int64_t>(S.size())), 1e-5);
   EXPECT_LT(relative_rms(s.at(block, 2, 0).f32(), part("k"), s.at(block, 2, 0).numel()), 1e-5);
@@ -71,13 +76,14 @@ TEST_P(Tiny, LogitsGreedyAndStates) {
   std::printf("tiny/%-20s relative RMS %.2e\n", GetParam(), worst);
   EXPECT_LE(worst, 1e-5);
   const Tensor& expected = g.at("greedy");
-  EXPECT_EQ(greedy(m, row(ids, 0).first(16), expected.dim(0)), std::vector<int32_t>(expected.data<int32_t>(), expected.data<int32_t>() + expected.dim(0)));
+  EXPECT_EQ(greedy(m, row(ids, 0).first(16), expected.dim(0)),
+            std::vector<int32_t>(expected.data<int32_t>(), expected.data<int32_t>() + expected.dim(0)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Tiny,
-                         testing::Values("mamba", "mamba-bias-k3-d8", "mamba-d20", "mamba2", "mamba2-g4", "mamba2-limit",
-                                         "mamba3_siso", "mamba3_siso_norm", "mamba3_mimo", "mamba3_mimo_norm",
-                                         "falcon_mamba", "falcon_mamba-k3"));
+                         testing::Values("mamba", "mamba-bias-k3-d8", "mamba-d20", "mamba2", "mamba2-g4",
+                                         "mamba2-limit", "mamba3_siso", "mamba3_siso_norm", "mamba3_mimo",
+                                         "mamba3_mimo_norm", "falcon_mamba", "falcon_mamba-k3"));
 
 class Books : public testing::TestWithParam<const char*> {
  protected:
@@ -111,7 +117,8 @@ TEST_P(Books, LogitsArgmaxAndLse) {
       lse_error = std::max(lse_error, std::abs(lse - golden("lse", i).data<double>()[t]));
     }
     std::printf("%s, %4lld ids: logits relative RMS %.2e, argmax %lld/%lld, logsumexp error %.1e\n", GetParam(),
-                static_cast<long long>(L), rms, static_cast<long long>(argmax_hits), static_cast<long long>(L), lse_error);
+                static_cast<long long>(L), rms, static_cast<long long>(argmax_hits), static_cast<long long>(L),
+                lse_error);
     EXPECT_LE(rms, 1e-5);
     EXPECT_EQ(argmax_hits, L);
     EXPECT_LE(lse_error, 1e-4);

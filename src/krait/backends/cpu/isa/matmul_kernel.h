@@ -3,21 +3,9 @@
 //   step<MR, NR, kOdd>  adds one step; kOdd: only the first k of the pair exists
 #pragma once
 #include "krait/backends/cpu/isa/matmul_tile.h"
-#include "krait/backends/cpu/isa/vec.h"
 
 namespace krait::KRAIT_ISA {
 
-#ifdef __AVX512F__
-KRAIT_INLINE Vec even_bf16(Vec pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16)); }
-KRAIT_INLINE Vec odd_bf16(Vec pairs) {
-  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-65536)));
-}
-#else
-KRAIT_INLINE Vec even_bf16(Vec pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16)); }
-KRAIT_INLINE Vec odd_bf16(Vec pairs) {
-  return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32(-65536)));
-}
-#endif
 constexpr int kVecs = kPanel / kLanes;  // vectors of one k of a panel
 
 // acc[m][v] += x[m]·w[v]

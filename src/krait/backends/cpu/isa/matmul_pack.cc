@@ -34,60 +34,73 @@ void transpose(const char* src, int64_t ld_src, int64_t rows, int64_t cols, floa
   }
 }
 
-uint32_t bits(float f) {
-  uint32_t u;
-  memcpy(&u, &f, 4);
-  return u;
+// To nearest even, as an f32 whose lower half is zero; NaN stays NaN.
+#ifdef __AVX512F__
+Vec round_to_bf16(Vec x) {
+  const __m512i u = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+  const __m512i r = _mm512_mask_or_epi32(up, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+  return odd_bf16(_mm512_castsi512_ps(r));
 }
-
-float from_bits(uint32_t u) {
-  float f;
-  memcpy(&f, &u, 4);
-  return f;
+#else
+Vec round_to_bf16(Vec x) {
+  const __m256i u = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+  const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+  return odd_bf16(
+      _mm256_blendv_ps(_mm256_castsi256_ps(up), _mm256_castsi256_ps(quiet), _mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
 }
-
-// f32 -> bf16 bits, to nearest even; NaN stays NaN.
-uint32_t to_bf16(float f) {
-  const uint32_t u = bits(f);
-  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (u >> 16) | 0x40u;
-  return (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
-}
-
-bool finite(float f) { return (bits(f) & 0x7F800000u) != 0x7F800000u; }
-
-// x = high + low + e, |e| <= 2^-17 |x|. A value that would round to infinity is cut instead; infinity and NaN have no
-// low part, so that they pass through the products as they would in f32.
-void split(float f, uint32_t& high, uint32_t& low) {
-  high = to_bf16(f);
-  low = 0;
-  if (!finite(f)) return;
-  if (!finite(from_bits(high << 16))) high = bits(f) >> 16;
-  low = to_bf16(f - from_bits(high << 16));
-}
+#endif
 
 constexpr int64_t kChunk = 128;  // elements of a row that are converted at a time
 
+#ifdef __AVX512BF16__
+// x = high + low + e, |e| <= 2^-17 |x|. A value that would round to infinity is cut instead; infinity and NaN have no
+// low part, so that they pass through the products as they would in f32.
+void split(Vec x, Vec& high, Vec& low) {
+  const Vec infinity = set1(__builtin_inff()), rounded = round_to_bf16(x);
+  high = select_less(abs(rounded), infinity, rounded, select_less(abs(x), infinity, odd_bf16(x), rounded));
+  low = select_less(abs(x), infinity, round_to_bf16(sub(x, high)), zero());
+}
+
+// The upper halves of (a, b), 32 of them.
+void store_halves(Vec a, Vec b, float* out) {
+  static constexpr uint16_t kOdd[] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                      33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+  const __m512i halves =
+      _mm512_permutex2var_epi16(_mm512_castps_si512(a), _mm512_loadu_si512(kOdd), _mm512_castps_si512(b));
+  store(out, _mm512_castsi512_ps(halves));
+}
+
+// 16 floats, of which `left` exist.
+Vec load_left(const float* x, int64_t left) {
+  return left >= kLanes ? load(x) : left <= 0 ? zero() : load(x, first_lanes(left));
+}
+
 // Elements [c0, c0 + n) of a converted row, `parts` runs of n elements.
-void convert(XForm form, const float* x, int64_t K, int64_t c0, int64_t n, uint32_t* out) {
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t c = c0 + i;
-    if (form == XForm::kRounded) {
-      out[i] = to_bf16(x[c]) << 16;
-      continue;
-    }
-    const float x0 = x[2 * c];
-    const float x1 = 2 * c + 1 < K ? x[2 * c + 1] : 0.0f;
+void convert(XForm form, const float* x, int64_t K, int64_t c0, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t k = 2 * (c0 + i);
+    const Vec a = load_left(x + k, K - k), b = load_left(x + k + kLanes, K - k - kLanes);
     if (form == XForm::kPairs) {
-      out[i] = to_bf16(x0) | to_bf16(x1) << 16;
+      store_halves(round_to_bf16(a), round_to_bf16(b), out + i);
     } else {
-      uint32_t h0, l0, h1, l1;
-      split(x0, h0, l0);
-      split(x1, h1, l1);
-      out[i] = h0 | h1 << 16;
-      out[kChunk + i] = l0 | l1 << 16;
+      Vec high_a, low_a, high_b, low_b;
+      split(a, high_a, low_a);
+      split(b, high_b, low_b);
+      store_halves(high_a, high_b, out + i);
+      store_halves(low_a, low_b, out + kChunk + i);
     }
   }
 }
+#else
+// Elements [c0, c0 + n) of a row, rounded.
+void convert(XForm, const float* x, int64_t, int64_t c0, int64_t n, float* out) {
+  for_vectors(n, [&](int64_t i, auto lanes) { store(out + i, round_to_bf16(load(x + c0 + i, lanes)), lanes); });
+}
+#endif
 
 // 16 rows of a weight -> one panel.
 void pack_panel(DType dtype, const char* src, int64_t rows, int64_t K, char* dst) {
@@ -133,7 +146,7 @@ void pack_x(XForm form, const float* x, int64_t ldx, int rows, int64_t K, int MR
   }
   const int parts = form == XForm::kSplitPairs ? 2 : 1;
   const int64_t cols = n / parts;
-  uint32_t buffer[kMaxRows][2 * kChunk];
+  float buffer[kMaxRows][2 * kChunk];
   for (int64_t c0 = 0; c0 < cols; c0 += kChunk) {
     const int64_t c = cols - c0 < kChunk ? cols - c0 : kChunk;
     for (int r = 0; r < rows; ++r) convert(form, x + r * ldx, K, c0, c, buffer[r]);

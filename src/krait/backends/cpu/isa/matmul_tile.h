@@ -5,12 +5,24 @@
 // Activations are packed as panels of MR rows: [K][MR] f32, or [ceil(K/2)][parts][MR] pairs of bf16.
 // Every kernel adds the products of one output in ascending k into one accumulator, so a tile's size never shows.
 #pragma once
-#include <immintrin.h>
-#include <stdint.h>
+#include "krait/backends/cpu/isa/vec.h"
 
 namespace krait::KRAIT_ISA {
 
 constexpr int kPanel = 16;
+
+// The halves of pairs of bf16, as f32.
+#ifdef __AVX512F__
+KRAIT_INLINE Vec even_bf16(Vec pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16)); }
+KRAIT_INLINE Vec odd_bf16(Vec pairs) {
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-65536)));
+}
+#else
+KRAIT_INLINE Vec even_bf16(Vec pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16)); }
+KRAIT_INLINE Vec odd_bf16(Vec pairs) {
+  return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32(-65536)));
+}
+#endif
 
 // Row counts a tile can have, and log2 of the most panels it can span: what the register file holds.
 #ifdef __AVX512F__
