@@ -19,19 +19,34 @@ bool same_bits(const Tensor& a, const Tensor& b) {
          std::memcmp(a.bytes(), b.bytes(), static_cast<size_t>(a.nbytes())) == 0;
 }
 
+std::vector<double> to_f64(const Tensor& t) {
+  std::vector<double> out(static_cast<size_t>(t.numel()));
+  if (t.dtype() == DType::kI32) {
+    std::copy_n(t.data<int32_t>(), t.numel(), out.begin());
+  } else if (t.dtype() == DType::kI64) {
+    std::transform(t.data<int64_t>(), t.data<int64_t>() + t.numel(), out.begin(),
+                   [](int64_t v) { return static_cast<double>(v); });
+  } else if (t.dtype() == DType::kF64) {
+    std::copy_n(t.data<double>(), t.numel(), out.begin());
+  } else {
+    std::copy_n(to_f32(t).f32(), t.numel(), out.begin());
+  }
+  return out;
+}
+
 TensorDiff compare(std::string name, const Tensor& a, const Tensor& b) {
   TensorDiff d{std::move(name), a.shape()};
   d.equal = same_bits(a, b);
   if (d.equal) return d;
-  const Tensor x = to_f32(a), y = to_f32(b);
+  const std::vector<double> x = to_f64(a), y = to_f64(b);
   double difference = 0, reference = 0;
-  for (int64_t i = 0; i < x.numel(); ++i) {
-    const double u = x.f32()[i], v = y.f32()[i];
-    d.max_abs = std::max(d.max_abs, std::abs(u - v));
-    difference += (u - v) * (u - v);
-    reference += v * v;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double error = std::abs(x[i] - y[i]);
+    d.max_abs = error > d.max_abs || std::isnan(error) ? error : d.max_abs;
+    difference += error * error;
+    reference += y[i] * y[i];
   }
-  if (difference > 0) {
+  if (difference != 0) {  // NaN too
     d.relative_rms = reference > 0 ? std::sqrt(difference / reference) : std::numeric_limits<double>::infinity();
   }
   return d;

@@ -23,7 +23,7 @@ constexpr size_t kSizeOffset = 16, kSmallest = 72;
 constexpr uint32_t kLongestName = 256;
 
 // Type codes of the file; what a state tensor may be.
-constexpr std::array kTypes = {DType::kF32, DType::kF64, DType::kBF16, DType::kF16};
+constexpr std::array kTypes = {DType::kF32, DType::kF64, DType::kBF16, DType::kF16, DType::kI32, DType::kI64};
 
 class Writer {
  public:
