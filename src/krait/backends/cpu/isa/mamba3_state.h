@@ -27,19 +27,21 @@ KRAIT_INLINE void state_columns(const Mamba3Step& m, float alpha, int64_t r0, in
       y[r][v] = zero();
     }
   }
-  const float *k_prev = m.k_prev + r0 * m.ldk, *k = m.k + r0 * m.ldk, *q = m.q + r0 * m.ldk;
+  // Locals, because a store of a vector may alias the members of m as far as the compiler knows.
+  const int64_t N = m.N, P = m.P, ldk = m.ldk;
+  const float *k_prev = m.k_prev + r0 * ldk, *k = m.k + r0 * ldk, *q = m.q + r0 * ldk;
   const Vec decay = set1(alpha);
   float* S = m.S + p0;
-  for (int64_t n = 0; n < m.N; ++n, S += m.P) {
+  for (int64_t n = 0; n < N; ++n, S += P, ++k_prev, ++k, ++q) {
     Vec s[NV];
     KRAIT_UNROLL for (int v = 0; v < NV; ++v) s[v] = mul(load(S + v * kLanes, lanes), decay);
     KRAIT_UNROLL for (int r = 0; r < R; ++r) {
-      const Vec a = broadcast(k_prev + r * m.ldk + n), b = broadcast(k + r * m.ldk + n);
+      const Vec a = broadcast(k_prev + r * ldk), b = broadcast(k + r * ldk);
       KRAIT_UNROLL for (int v = 0; v < NV; ++v) s[v] = fma(now[r][v], b, fma(before[r][v], a, s[v]));
     }
     KRAIT_UNROLL for (int v = 0; v < NV; ++v) store(S + v * kLanes, s[v], lanes);
     KRAIT_UNROLL for (int r = 0; r < R; ++r) {
-      const Vec c = broadcast(q + r * m.ldk + n);
+      const Vec c = broadcast(q + r * ldk);
       KRAIT_UNROLL for (int v = 0; v < NV; ++v) y[r][v] = fma(s[v], c, y[r][v]);
     }
   }
@@ -68,10 +70,11 @@ KRAIT_INLINE void read_state(const Mamba3Step& m, int64_t r) {
 
 // The ranks of the published models in one pass; others one update a rank, and then one reading a rank.
 KRAIT_INLINE void update_and_read(const Mamba3Step& m) {
+  // Vectors of columns at a time: what the registers hold, but at least two, so that two sums over r are in flight.
 #ifdef __AVX512F__
-  constexpr int kWide = 4, kMiddle = 3, kNarrow = 2;  // vectors of columns that the registers hold
+  constexpr int kWide = 4, kMiddle = 4, kNarrow = 2;
 #else
-  constexpr int kWide = 4, kMiddle = 2, kNarrow = 1;
+  constexpr int kWide = 4, kMiddle = 2, kNarrow = 2;
 #endif
   if (m.R == 1) {
     state_ranks<1, kWide>(m, m.alpha, 0);
