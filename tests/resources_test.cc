@@ -5,8 +5,7 @@
 #include <fstream>
 
 #include "krait/models/export.h"
-#include "krait/models/presets.h"
-#include "tests/test_models.h"
+#include "tests/tiny_models.h"
 
 namespace krait::test {
 namespace {
@@ -24,26 +23,16 @@ int64_t open_files() {
   return n;
 }
 
-// A small relative of a published shape.
-ModelSpec small(const std::string& shape) {
-  ModelSpec s = preset(shape);
-  const size_t per_layer = s.blocks.size() / static_cast<size_t>(s.n_layer);
-  s.blocks.resize(2 * per_layer);
-  s.n_layer = 2;
-  s.vocab_size = s.padded_vocab_size = 64;
-  return s;
-}
-
 TEST(Resources, ThousandLoadsLeaveNothingBehind) {
   const fs::path folder = fs::path(testing::TempDir()) / ("krait-loads-" + std::to_string(getpid()));
-  const ModelSpec spec = small("mamba2-130m");
+  const ModelSpec spec = tiny_spec("mamba2");
   save_folder(spec, random_params(spec, 1, DType::kBF16, pool()), folder, CheckpointForm::kAuto);
   const std::vector<int32_t> ids = {1, 2, 3};
   const auto load_once = [&] {
     const LoadedModel m = load_model(folder, runtime());
     ASSERT_EQ(all_logits(*m.model, ids).dim(0), 3);
   };
-  for (int i = 0; i < 20; ++i) load_once();
+  for (int i = 0; i < 50; ++i) load_once();
   const int64_t memory = resident_bytes(), files = open_files();
   for (int i = 0; i < 1000; ++i) load_once();
   EXPECT_EQ(open_files(), files);
