@@ -261,9 +261,11 @@ void write_safetensors(const fs::path& path, const std::vector<NamedTensor>& ten
   check_tensors(tensors);
   // Wide elements first, so that every tensor is aligned to its elements without holes.
   std::vector<const NamedTensor*> order;
-  for (const NamedTensor& t : tensors) order.push_back(&t);
-  std::ranges::stable_sort(order, std::ranges::greater(),
-                           [](const NamedTensor* t) { return size_of(t->tensor.dtype()); });
+  for (const int64_t size : {8, 4, 2, 1}) {
+    for (const NamedTensor& t : tensors) {
+      if (size_of(t.tensor.dtype()) == size) order.push_back(&t);
+    }
+  }
   const std::string header = header_text(order, metadata);
   const uint64_t length = header.size();
   if (length > kMaxHeader) {
