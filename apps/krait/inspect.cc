@@ -81,7 +81,8 @@ ordered_json describe(const Session& s) {
   j["kernels"] = m.runtime().kernels->name;
   j["tokenizer"] = s.tokenizer ? ordered_json(s.tokenizer->name()) : ordered_json(nullptr);
   ordered_json state = ordered_json::array();
-  for (const StateTensorSpec& t : m.state_specs().front()) {
+  const StateSpec first = m.state_specs().front();
+  for (const StateTensorSpec& t : first) {
     state.push_back({{"name", t.name}, {"shape", t.shape.str()}, {"dtype", name_of(t.dtype)}});
   }
   j["state_of_a_layer"] = state;

@@ -155,6 +155,10 @@ Json state_spaces_config(const ModelSpec& s) {
         fmt::format("[export] the state-spaces form has epsilon 1e-5 everywhere, this model has {}", s.norm_eps));
   }
   if (c.integer("d_inner") % s.d_model != 0) fail_usage("[export] the state-spaces form needs a whole expand factor");
+  if (mlp_width(s) % 128 != 0) {  // that form's readers round it up (trap C7)
+    fail_usage(fmt::format("[export] the state-spaces form has MLP widths that are multiples of 128, this model has {}",
+                           mlp_width(s)));
+  }
   int64_t multiple = 1;  // a padding that leads from the one vocabulary to the other
   for (const int64_t m : {8, 16, 32, 64, 128, 256}) {
     if (multiple == 1 && round_up(s.vocab_size, m) == s.padded_vocab_size) multiple = m;

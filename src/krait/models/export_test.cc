@@ -75,6 +75,11 @@ TEST(ExportFolder, RefusesAnglesThatNoRopeFractionGives) {
   EXPECT_THAT(refusal([&] { config_json(tiny_mamba3(m), CheckpointForm::kAuto); }), HasSubstr("3 angles"));
 }
 
+TEST(ExportFolder, TrapC7_RefusesMlpWidthsThatWouldBeRoundedUp) {
+  EXPECT_THAT(refusal([&] { config_json(tiny_mamba3(mamba3_settings(), 24), CheckpointForm::kAuto); }),
+              HasSubstr("this model has 24"));
+}
+
 TEST(ExportFolder, DoesNotOverwrite) {
   const TempFolder out;
   const ModelSpec spec = tiny_mamba2();

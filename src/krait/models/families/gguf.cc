@@ -61,6 +61,21 @@ int64_t padding_rows(const io::Gguf& g, int64_t rows) {
   return static_cast<int64_t>(tokens.size() - n);
 }
 
+// A negative id says that there is none.
+std::vector<int32_t> read_eos_ids(const io::Gguf& g, int64_t rows) {
+  std::vector<int32_t> ids;
+  if (g.has(gguf_key::kEosIds)) {
+    ids = g.integers32(gguf_key::kEosIds);
+  } else if (const int64_t id = g.integer_or("tokenizer.ggml.eos_token_id", -1); id >= 0) {
+    ids = {static_cast<int32_t>(std::min<int64_t>(id, std::numeric_limits<int32_t>::max()))};
+  }
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= rows)
+      fail_data(fmt::format("[config] the id {} ends a text, but the vocabulary has {} rows", id, rows));
+  }
+  return ids;
+}
+
 void parse_shell(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
   const io::Gguf& g = k.gguf;
   spec.d_model = k.size("embedding_length");
@@ -77,11 +92,7 @@ void parse_shell(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
   spec.norm_eps =
       k.number_or(spec.rms_norm ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 1e-5);
   spec.tie_embeddings = !c.has("output.weight");
-  if (g.has(gguf_key::kEosIds)) {
-    spec.eos_ids = g.integers32(gguf_key::kEosIds);
-  } else if (g.has("tokenizer.ggml.eos_token_id")) {
-    spec.eos_ids.push_back(static_cast<int32_t>(g.integer("tokenizer.ggml.eos_token_id")));
-  }
+  spec.eos_ids = read_eos_ids(g, spec.padded_vocab_size);
 }
 
 template <class Settings>

@@ -1,0 +1,214 @@
+// krait convert: any checkpoint -> a safetensors folder or a GGUF file.
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "gguf_vocab.h"
+#include "krait/core/error.h"
+#include "krait/io/atomic_file.h"
+#include "krait/models/export.h"
+#include "krait/models/load.h"
+#include "session.h"
+
+namespace krait::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Args {
+  std::string model, out, to = "auto", dtype = "file";
+  bool force = false, no_tokenizer = false;
+};
+
+struct Source {
+  std::shared_ptr<const io::Checkpoint> checkpoint;
+  ModelSpec spec;
+  ParamStore params;
+};
+
+std::optional<DType> dtype_of(const std::string& name) {
+  if (name == "f32") return DType::kF32;
+  if (name == "bf16") return DType::kBF16;
+  if (name == "f16") return DType::kF16;
+  return std::nullopt;
+}
+
+Source read(const Args& a) {
+  Source s;
+  s.checkpoint = io::Checkpoint::open(a.model);
+  const FamilyInfo& family = find_family(*s.checkpoint);
+  s.spec = family.parse(*s.checkpoint);
+  s.params = load_params(*s.checkpoint, family, s.spec);
+  const std::optional<DType> dtype = dtype_of(a.dtype);
+  if (!dtype) return s;
+  cast_matrices(s.params, s.spec, *dtype);
+  for (const auto& [name, p] : s.params.all()) {
+    if (const int64_t n = count_non_finite(p.value); n > 0) {
+      fail_data("[convert] " + std::to_string(n) + " values of " + name + " leave the range of " + a.dtype);
+    }
+  }
+  return s;
+}
+
+bool to_gguf(const Args& a) {
+  const bool named = a.out.ends_with(".gguf");
+  if (a.to != "auto" && (a.to == "gguf") != named) {
+    fail_usage("[convert] OUT is '" + a.out + "' and --to is " + a.to +
+               ": a GGUF file ends in .gguf, a folder does not");
+  }
+  return named;
+}
+
+// Files that travel with a model as they are.
+bool travels(const std::string& name) {
+  constexpr std::array kNames = {"tokenizer.json",
+                                 "tokenizer_config.json",
+                                 "special_tokens_map.json",
+                                 "generation_config.json",
+                                 "chat_template.jinja",
+                                 "added_tokens.json",
+                                 "vocab.json",
+                                 "merges.txt"};
+  return std::ranges::find(kNames, name) != kNames.end() || name.starts_with("tokenizer.model") ||
+         (name.starts_with("rwkv_vocab") && name.ends_with(".txt"));
+}
+
+// A folder beside OUT that is removed unless its files were moved there.
+class Staging {
+ public:
+  explicit Staging(const fs::path& out) : out_(out.has_filename() ? out : out.parent_path()) {
+    path_ = out_.parent_path() / ("." + out_.filename().string() + ".partial-" + std::to_string(::getpid()));
+  }
+  ~Staging() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  const fs::path& path() const { return path_; }
+
+  // Throws kUsage if a file would be overwritten that must not be.
+  void publish(bool force) {
+    if (!fs::exists(out_)) return fs::rename(path_, out_);
+    for (const auto& entry : fs::directory_iterator(path_)) {
+      const fs::path target = out_ / entry.path().filename();
+      if (!force && fs::exists(target))
+        fail_usage("[convert] " + target.string() + " exists already (--force overwrites)");
+    }
+    for (const auto& entry : fs::directory_iterator(path_)) fs::rename(entry.path(), out_ / entry.path().filename());
+  }
+
+ private:
+  fs::path out_, path_;
+};
+
+void write_tokenizer_files(const Source& s, const fs::path& out) {
+  if (const io::Gguf* g = s.checkpoint->gguf()) {
+    if (g->has("tokenizer.huggingface.json")) {
+      io::write_file(out / "tokenizer.json", g->str("tokenizer.huggingface.json"));
+    } else if (g->has("tokenizer.ggml.tokens")) {
+      std::fputs("note: the GGUF file's vocabulary has no tokenizer.json in it, and none is written\n", stderr);
+    }
+  } else {
+    for (const auto& entry : fs::directory_iterator(s.checkpoint->folder())) {
+      const fs::path name = entry.path().filename();
+      if (travels(name.string())) io::write_file(out / name, read_text(entry.path().string()));
+    }
+  }
+}
+
+// The original form has no place for the ids that end a text; generation_config.json has.
+void keep_eos_ids(const ModelSpec& spec, const fs::path& out) {
+  const fs::path file = out / "generation_config.json";
+  if (spec.eos_ids.empty() || fs::exists(file)) return;
+  io::Json ids = io::Json::array(), j = io::Json::object();
+  for (const int32_t id : spec.eos_ids) ids.push(io::Json(int64_t{id}));
+  j.set("eos_token_id", std::move(ids));
+  io::write_file(file, j.dump(2) + "\n");
+}
+
+CheckpointForm form_of(const std::string& to) {
+  return to == "hf"         ? CheckpointForm::kTransformers
+         : to == "original" ? CheckpointForm::kStateSpaces
+                            : CheckpointForm::kAuto;
+}
+
+// Whether OUT may be written, before any work is done.
+void check_out(const Args& a, bool gguf) {
+  const fs::path out = a.out;
+  if (gguf && fs::is_directory(out)) fail_usage("[convert] " + a.out + " is a folder; a file is to be written");
+  if (!gguf && fs::exists(out) && !fs::is_directory(out)) {
+    fail_usage("[convert] " + a.out + " is a file; a folder is to be written (a GGUF file's name ends in .gguf)");
+  }
+  if (a.force) return;
+  const std::vector<fs::path> targets =
+      gguf ? std::vector{out} : std::vector{out / "config.json", out / "model.safetensors"};
+  for (const fs::path& target : targets) {
+    if (fs::exists(target)) fail_usage("[convert] " + target.string() + " exists already (--force overwrites)");
+  }
+}
+
+void convert_to_folder(const Args& a, const Source& s) {
+  Staging staging(a.out);
+  save_folder(s.spec, s.params, staging.path(), form_of(a.to));
+  if (!a.no_tokenizer) write_tokenizer_files(s, staging.path());
+  if (!config_json(s.spec, form_of(a.to)).find("model_type")) keep_eos_ids(s.spec, staging.path());
+  staging.publish(a.force);
+}
+
+void convert_to_gguf(const Args& a, const Source& s) {
+  GgufValues extra;
+  if (const io::Gguf* g = s.checkpoint->gguf()) {
+    extra = carried_over(*g);
+  } else if (!a.no_tokenizer) {
+    extra = gguf_vocabulary(s.checkpoint->folder(), s.spec);
+  }
+  if (a.no_tokenizer) std::erase_if(extra, [](const auto& kv) { return kv.first.starts_with("tokenizer."); });
+  save_gguf(s.spec, s.params, a.out, extra);
+}
+
+int convert(const Args& a) {
+  const bool gguf = to_gguf(a);
+  check_out(a, gguf);
+  const Source s = read(a);
+  try {
+    if (gguf) {
+      convert_to_gguf(a, s);
+    } else {
+      convert_to_folder(a, s);
+    }
+  } catch (const fs::filesystem_error& e) {
+    throw Error(ErrorCode::kFailed, std::string("[convert] ") + e.what());
+  }
+  std::fprintf(stderr, "wrote %s (%s, %s)\n", a.out.c_str(), s.spec.architecture.c_str(),
+               gguf                                                    ? "GGUF"
+               : config_json(s.spec, form_of(a.to)).find("model_type") ? "transformers form"
+                                                                       : "original form");
+  return 0;
+}
+
+}  // namespace
+
+void add_convert(Command& root) {
+  auto a = std::make_shared<Args>();
+  Command c = root.subcommand("convert", "Write a checkpoint as a safetensors folder or a GGUF file");
+  c.positional("MODEL", a->model, "folder or file: safetensors, pytorch_model.bin, GGUF");
+  c.positional("OUT", a->out, "a folder, or a file that ends in .gguf");
+  c.choice("--to", a->to, {"auto", "safetensors", "gguf", "hf", "original"},
+           "auto: by OUT's ending; safetensors: the transformers form (hf) where it can express the model, else the "
+           "original");
+  c.choice("--dtype", a->dtype, {"file", "f32", "bf16", "f16"}, "of matrices and embeddings; file: as they are");
+  c.flag("--force", a->force, "overwrite what OUT has");
+  c.flag("--no-tokenizer", a->no_tokenizer, "leave the tokenizer out");
+  c.footer(
+      "The tokenizer travels along: its files into a folder, its vocabulary (and tokenizer.json whole) into GGUF.");
+  c.run([a] { return convert(*a); });
+}
+
+}  // namespace krait::cli
