@@ -131,7 +131,10 @@ TEST(CheckpointShared, TrapC9_OriginalBinAndSafetensorsOpenWithoutFlags) {
   if (!fs::exists(data)) GTEST_SKIP() << data << " is absent";
   EXPECT_TRUE(Checkpoint::open(data / "models/mamba1-books-12m")->has("backbone.layers.0.mixer.A_log"));
   EXPECT_TRUE(Checkpoint::open(data / "models/mamba3-books-12m/pytorch_model.bin")->config().find("ssm_cfg"));
-  EXPECT_TRUE(Checkpoint::open(data / "tiny/mamba2")->has("backbone.layers.0.mixer.A_log"));
+  for (const auto& folder : fs::directory_iterator(data / "tiny")) {
+    if (!folder.is_directory()) continue;
+    EXPECT_FALSE(Checkpoint::open(folder)->names().empty()) << folder;
+  }
 }
 
 }  // namespace

@@ -132,8 +132,8 @@ TEST(Json, AccessorsSayWhatTheyFound) {
 }
 
 TEST(Json, DumpReadsBackTheSame) {
-  const std::string text =
-      R"({"a": [1, 2.0, -0.0, 1e-05, 0.1, 1e+300, true, null], "b": {}, "c": [], "s": "é\"\\\n\u0001", "i": {"__float__": "-Infinity"}})";
+  const std::string text = R"({"a": [1, 2.0, -0.0, 1e-05, 0.1, 1e+300, true, null],)"
+                           R"( "b": {}, "c": [], "s": "é\"\\\n\u0001", "i": {"__float__": "-Infinity"}})";
   const Json j = parse(text);
   const std::string one = j.dump(), many = j.dump(2);
   EXPECT_EQ(parse(one).dump(), one);

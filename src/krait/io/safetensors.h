@@ -17,12 +17,14 @@ struct NamedTensor {
 };
 
 // Maps one file; tensors view the mapping. One kBadData lists every problem: truncated, overlapping or out-of-range
-// data, sizes that do not fit shapes, unknown dtypes, duplicate names, absurd header lengths.
+// data, holes, sizes that do not fit shapes, unknown dtypes, duplicate names, absurd header lengths. A tensor that the
+// file does not align to its elements is copied.
 std::map<std::string, Tensor> read_safetensors(const std::filesystem::path&);
 // A sharded set: the folder's model.safetensors.index.json and the files it names (which must stay inside the folder).
 std::map<std::string, Tensor> read_safetensors_index(const std::filesystem::path& index);
 
-// Atomically; the data of each tensor is aligned to 64 bytes by padding the header.
+// Atomically. The data begins at a multiple of 64 and holds wide elements first, so that every tensor is aligned to its
+// elements. Throws kUsage for names that occur twice or are reserved.
 void write_safetensors(const std::filesystem::path&, const std::vector<NamedTensor>&,
                        const std::vector<std::pair<std::string, std::string>>& metadata);
 

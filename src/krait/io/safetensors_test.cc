@@ -155,10 +155,10 @@ TEST_F(Safetensors, OverlapsHolesAndTails) {
 }
 
 TEST_F(Safetensors, DuplicateNames) {
-  EXPECT_THAT(
-      why(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
-          2),
-      HasSubstr("\"a\" occurs twice"));
+  EXPECT_THAT(why(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                  R"("a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
+                  2),
+              HasSubstr("\"a\" occurs twice"));
 }
 
 TEST_F(Safetensors, ManyProblemsAreCutShort) {
