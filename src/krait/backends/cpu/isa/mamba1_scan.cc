@@ -7,13 +7,13 @@
 namespace krait::KRAIT_ISA {
 namespace {
 
-// Vectors of a block: what the registers hold beside the constants and temporaries of 2^x.
+// Vectors that walk together: what the registers hold beside the constants and temporaries of 2^x.
 #ifdef __AVX512F__
 constexpr int kVecs = 4;
 #else
 constexpr int kVecs = 2;
 #endif
-constexpr int kBlock = kVecs * kLanes;
+constexpr int64_t kBlock = 64;  // channels of a task
 constexpr int64_t kPiece = 16;  // tokens of a piece, so that its buffers stay in L1
 
 struct Buffers {
@@ -22,85 +22,84 @@ struct Buffers {
   alignas(64) float y[kPiece][kBlock];
 };
 
-// Channels e .. of one sequence: kV vectors, of which the last may be partial.
-template <int kV, class Last>
-struct Block {
+// Channels [e, e + width) of one sequence, for the n tokens from t0 on. h is the first of their states.
+struct Piece {
   const Mamba1ScanParams& p;
-  int64_t e;
-  Last last;
-
-  // f(v, offset in the block, lanes) for each vector.
-  template <class F>
-  KRAIT_INLINE void each(Last last, F f) {
-    KRAIT_UNROLL for (int v = 0; v < kV - 1; ++v) f(v, v * kLanes, Whole{});
-    f(kV - 1, (kV - 1) * kLanes, last);
-  }
-
-  void begin(int64_t t0, int64_t n, Buffers& b) const {
-    for (int64_t i = 0; i < n; ++i) {
-      const float* dt_row = p.dt + (t0 + i) * p.lddt + e;
-      const float* x_row = p.x + (t0 + i) * p.ldx + e;
-      each(last, [&](int, int c, auto lanes) {
-        Vec dt = load(dt_row + c, lanes);
-        if (p.dt_bias != nullptr) dt = add(dt, load(p.dt_bias + e + c, lanes));
-        if (p.softplus) dt = softplus(dt);
-        store(b.log_decay[i] + c, mul(dt, set1(1.44269504f)));
-        store(b.input[i] + c, mul(dt, load(x_row + c, lanes)));
-        store(b.y[i] + c, zero());
-      });
-    }
-  }
-
-  // One n: h [block] walks the piece.
-  void step(int64_t t0, int64_t n, const float* A_row, const float* B, const float* C, float* h_row, Buffers& b) const {
-    Vec A[kV], h[kV];
-    each(last, [&](int v, int c, auto lanes) {
-      A[v] = load(A_row + c, lanes);
-      h[v] = load(h_row + c, lanes);
-    });
-    for (int64_t i = 0; i < n; ++i) {
-      const Vec Bn = broadcast(B + (t0 + i) * p.ldb), Cn = broadcast(C + (t0 + i) * p.ldc);
-      KRAIT_UNROLL for (int v = 0; v < kV; ++v) {
-        const int c = v * kLanes;
-        const Vec decay = exp2(mul(A[v], load(b.log_decay[i] + c)));
-        h[v] = fma(decay, h[v], mul(Bn, load(b.input[i] + c)));
-        store(b.y[i] + c, fma(Cn, h[v], load(b.y[i] + c)));
-      }
-    }
-    each(last, [&](int v, int c, auto lanes) { store(h_row + c, h[v], lanes); });
-  }
-
-  void end(int64_t t0, int64_t n, const Buffers& b) const {
-    for (int64_t i = 0; i < n; ++i) {
-      const float* x_row = p.x + (t0 + i) * p.ldx + e;
-      const float* z_row = p.z != nullptr ? p.z + (t0 + i) * p.ldz + e : nullptr;
-      float* y_row = p.y + (t0 + i) * p.ldy + e;
-      each(last, [&](int, int c, auto lanes) {
-        Vec y = load(b.y[i] + c);
-        if (p.D != nullptr) y = fma(load(p.D + e + c, lanes), load(x_row + c, lanes), y);
-        if (z_row != nullptr) y = mul(y, silu(load(z_row + c, lanes)));
-        store(y_row + c, y, lanes);
-      });
-    }
-  }
-
-  void run(int64_t s, Buffers& b) const {
-    float* h = p.state + p.spans.slot[s] * p.state_stride + e;
-    const int64_t stop = p.spans.offset[s + 1];
-    for (int64_t t0 = p.spans.offset[s]; t0 < stop; t0 += kPiece) {
-      const int64_t n = stop - t0 < kPiece ? stop - t0 : kPiece;
-      begin(t0, n, b);
-      for (int64_t i = 0; i < p.N; ++i) step(t0, n, p.A + i * p.E + e, p.B + i, p.C + i, h + i * p.E, b);
-      end(t0, n, b);
-    }
-  }
+  int64_t e, width;
+  int64_t t0, n;
+  float* h;
+  Buffers& b;
 };
 
-void run_block(const Mamba1ScanParams& p, int64_t s, int64_t e, Buffers& b) {
-  const int64_t stop = p.E - e < kBlock ? p.E : e + kBlock;
-  if (stop - e == kBlock) return Block<kVecs, Whole>{p, e, {}}.run(s, b);
-  for (; e + kLanes <= stop; e += kLanes) Block<1, Whole>{p, e, {}}.run(s, b);
-  if (e < stop) Block<1, Part>{p, e, first_lanes(stop - e)}.run(s, b);
+[[gnu::flatten]] void begin(const Piece& k) {
+  const Mamba1ScanParams& p = k.p;
+  const float* bias = p.dt_bias != nullptr ? p.dt_bias + k.e : nullptr;
+  const bool plus = p.softplus;
+  for (int64_t i = 0; i < k.n; ++i) {
+    const float* raw = p.dt + (k.t0 + i) * p.lddt + k.e;
+    const float* x = p.x + (k.t0 + i) * p.ldx + k.e;
+    for_vectors(k.width, [&](int64_t c, auto lanes) {
+      Vec dt = load(raw + c, lanes);
+      if (bias != nullptr) dt = add(dt, load(bias + c, lanes));
+      if (plus) dt = softplus(dt);
+      store(k.b.log_decay[i] + c, mul(dt, set1(1.44269504f)));
+      store(k.b.input[i] + c, mul(dt, load(x + c, lanes)));
+      store(k.b.y[i] + c, zero());
+    });
+  }
+}
+
+[[gnu::flatten]] void end(const Piece& k) {
+  const Mamba1ScanParams& p = k.p;
+  const float* D = p.D != nullptr ? p.D + k.e : nullptr;
+  for (int64_t i = 0; i < k.n; ++i) {
+    const float* x = p.x + (k.t0 + i) * p.ldx + k.e;
+    const float* z = p.z != nullptr ? p.z + (k.t0 + i) * p.ldz + k.e : nullptr;
+    float* out = p.y + (k.t0 + i) * p.ldy + k.e;
+    for_vectors(k.width, [&](int64_t c, auto lanes) {
+      Vec y = load(k.b.y[i] + c);
+      if (D != nullptr) y = fma(load(D + c, lanes), load(x + c, lanes), y);
+      if (z != nullptr) y = mul(y, silu(load(z + c, lanes)));
+      store(out + c, y, lanes);
+    });
+  }
+}
+
+// State `s` of kV vectors of channels, of which the last may be partial, from channel c of the block on.
+template <int kV, class Last>
+[[gnu::flatten]] void walk(const Piece& k, int64_t s, int64_t c, Last last) {
+  const int64_t n = k.n, ldb = k.p.ldb, ldc = k.p.ldc;
+  const float* B = k.p.B + k.t0 * ldb + s;
+  const float* C = k.p.C + k.t0 * ldc + s;
+  const float* A_row = k.p.A + s * k.p.E + k.e + c;
+  float* h_row = k.h + s * k.p.E + c;
+  const float* log_decay = k.b.log_decay[0] + c;
+  const float* input = k.b.input[0] + c;
+  float* sums = k.b.y[0] + c;
+  Vec A[kV], h[kV];
+  KRAIT_UNROLL for (int v = 0; v < kV - 1; ++v) A[v] = load(A_row + v * kLanes), h[v] = load(h_row + v * kLanes);
+  A[kV - 1] = load(A_row + (kV - 1) * kLanes, last);
+  h[kV - 1] = load(h_row + (kV - 1) * kLanes, last);
+  for (int64_t i = 0; i < n; ++i, B += ldb, C += ldc, log_decay += kBlock, input += kBlock, sums += kBlock) {
+    const Vec Bn = broadcast(B), Cn = broadcast(C);
+    KRAIT_UNROLL for (int v = 0; v < kV; ++v) {
+      const int o = v * kLanes;
+      h[v] = fma(exp2(mul(A[v], load(log_decay + o))), h[v], mul(Bn, load(input + o)));
+      store(sums + o, fma(Cn, h[v], load(sums + o)));
+    }
+  }
+  KRAIT_UNROLL for (int v = 0; v < kV - 1; ++v) store(h_row + v * kLanes, h[v]);
+  store(h_row + (kV - 1) * kLanes, h[kV - 1], last);
+}
+
+void run_piece(const Piece& k) {
+  begin(k);
+  for (int64_t s = 0; s < k.p.N; ++s) {
+    int64_t c = 0;
+    for (; c + kVecs * kLanes <= k.width; c += kVecs * kLanes) walk<kVecs>(k, s, c, Whole{});
+    for_vectors(k.width - c, [&](int64_t o, auto lanes) { walk<1>(k, s, c + o, lanes); });
+  }
+  end(k);
 }
 
 }  // namespace
@@ -108,10 +107,15 @@ void run_block(const Mamba1ScanParams& p, int64_t s, int64_t e, Buffers& b) {
 void mamba1_scan(const Exec& exec, const Mamba1ScanParams& p) {
   const int64_t seqs = p.spans.n_seqs, blocks = (p.E + kBlock - 1) / kBlock;
   if (seqs == 0) return;
-  const int64_t cost = p.spans.n_tokens() / seqs * kVecs * (16 * p.N + 60);
+  const int64_t cost = p.spans.n_tokens() / seqs * (kBlock / kLanes) * (16 * p.N + 60);
   parallel_items(exec, seqs * blocks, cost, [&](int64_t i) {
+    const int64_t s = i / blocks, e = i % blocks * kBlock, stop = p.spans.offset[s + 1];
+    const int64_t width = p.E - e < kBlock ? p.E - e : kBlock;
+    float* h = p.state + p.spans.slot[s] * p.state_stride + e;
     Buffers b;
-    run_block(p, i / blocks, i % blocks * kBlock, b);
+    for (int64_t t = p.spans.offset[s]; t < stop; t += kPiece) {
+      run_piece({p, e, width, t, stop - t < kPiece ? stop - t : kPiece, h, b});
+    }
   });
 }
 

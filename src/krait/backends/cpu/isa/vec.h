@@ -58,8 +58,6 @@ KRAIT_INLINE Vec select_less(Vec a, Vec b, Vec x, Vec y) {
 }
 // a·2^n for whole n, |n| <= 252, 2^-1 <= |a| <= 2, rounded once.
 KRAIT_INLINE Vec scale(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
-// An exponent that scale() can take, with the same result after rounding. Here it takes any.
-KRAIT_INLINE Vec bound_exponent(Vec x) { return x; }
 KRAIT_INLINE __m256 fold(Vec v) { return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)); }
 
 #else
@@ -115,8 +113,6 @@ KRAIT_INLINE Vec scale(Vec a, Vec n) {
   const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
   return mul(mul(a, power_of_2(half)), power_of_2(_mm256_sub_epi32(whole, half)));
 }
-// An exponent that scale() can take, with the same result after rounding.
-KRAIT_INLINE Vec bound_exponent(Vec x) { return max(set1(-151.0f), min(set1(129.0f), x)); }
 KRAIT_INLINE __m256 fold(Vec v) { return v; }
 #endif
 
@@ -167,12 +163,22 @@ KRAIT_INLINE Vec exp(Vec x) {
 
 // 2^x for finite x, error below 2.1 ulp, less the nearer x is to 0: the decays of a scan, as fast as can be.
 // 2^r = 1 + r·q(r) for |r| <= 1/2, q minimax (1e-7 relative).
+// Without an instruction for the last step, n is taken from the low bits of x + 1.5·2^23 and added to the exponent;
+// then results end at 2^-125, where a decay leaves nothing, and 2^127.
 KRAIT_INLINE Vec exp2(Vec x) {
   static constexpr float kP[] = {
       1.0f, 6.931470037e-01f, 2.402224094e-01f, 5.550734699e-02f, 9.671576321e-03f, 1.326464582e-03f};
-  x = bound_exponent(x);
+#ifdef __AVX512F__
   const Vec n = round(x);
   return scale(polynomial(sub(x, n), kP), n);
+#else
+  const Vec magic = set1(0x1.8p23f);
+  x = max(set1(-125.0f), min(set1(127.0f), x));
+  const Vec shifted = add(x, magic);
+  const Vec p = polynomial(sub(x, sub(shifted, magic)), kP);
+  const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n));
+#endif
 }
 
 // log(1 + t) for 0 <= t <= 1, error below 1.5 ulp: with s = t / (2 + t),
