@@ -98,7 +98,7 @@ void AddedTokenMatcher::split(std::string_view text, bool parse_special,
       if (token.rstrip) end = skip_spaces(text, end);
       if (done < begin) found(text.substr(done, begin - done), -1);
       found({}, token.id);
-      done = std::max(done, end);
+      done = end;  // before the end of the last one if that took spaces which are a token too: as the package does it
     }
   }
   if (done < text.size()) found(text.substr(done), -1);

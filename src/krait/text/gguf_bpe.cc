@@ -34,7 +34,7 @@ void add_default_split(bool falcon, std::vector<std::unique_ptr<PreTokenizer>>& 
   out.push_back(
       split_by_regex(falcon ? R"([\p{P}\$\+<=>\^~\|`]+)" : R"([\p{P}\$\+<=>\^~\|]+)", SplitBehavior::kIsolated, false));
   out.push_back(split_by_pieces(gpt2_piece_end));
-  if (!falcon) out.push_back(split_by_class(kNumber, SplitBehavior::kContiguous));
+  if (!falcon) out.push_back(split_by_character(is_number, SplitBehavior::kContiguous));
   out.push_back(split_by_regex("[0-9][0-9][0-9]", SplitBehavior::kIsolated, false));
 }
 

@@ -19,13 +19,13 @@ void add_form(TextNormalizer& out, NormalForm form) {
 
 void add_strip(TextNormalizer& out, bool left, bool right) {
   out.add([left, right](std::string_view in, std::string& result) {
-    const auto is_space = [&](size_t i) { return (char_class(decode_valid_utf8(in.data() + i).code) & kSpace) != 0; };
+    const auto space_at = [&](size_t i) { return is_space(decode_valid_utf8(in.data() + i).code); };
     size_t begin = 0, end = in.size();
-    while (left && begin < end && is_space(begin)) begin += utf8_length(in[begin]);
+    while (left && begin < end && space_at(begin)) begin += utf8_length(in[begin]);
     while (right && end > begin) {
       size_t last = end - 1;
       while ((static_cast<unsigned char>(in[last]) & 0xC0) == 0x80) --last;
-      if (!is_space(last)) break;
+      if (!space_at(last)) break;
       end = last;
     }
     result = in.substr(begin, end - begin);
@@ -142,13 +142,13 @@ void read_pre_tokenizer(JsonFields fields, std::vector<std::unique_ptr<PreTokeni
     out.push_back(read_split(fields));
   } else if (type == "Digits") {
     const bool each = fields.flag_or("individual_digits", false);
-    out.push_back(split_by_class(kNumber, each ? SplitBehavior::kIsolated : SplitBehavior::kContiguous));
+    out.push_back(split_by_character(is_number, each ? SplitBehavior::kIsolated : SplitBehavior::kContiguous));
   } else if (type == "Punctuation") {
-    out.push_back(split_by_class(kPunctuation, read_behavior(fields, "Isolated")));
+    out.push_back(split_by_character(is_punctuation, read_behavior(fields, "Isolated")));
   } else if (type == "Whitespace") {
     out.push_back(split_words());
   } else if (type == "WhitespaceSplit") {
-    out.push_back(split_by_class(kSpace, SplitBehavior::kRemoved));
+    out.push_back(split_by_character(is_space, SplitBehavior::kRemoved));
   } else if (type == "Metaspace") {
     const std::string replacement = fields.text("replacement");
     const Prepend prepend = read_prepend(fields);

@@ -132,23 +132,21 @@ class ByString final : public PreTokenizer {
   bool invert_;
 };
 
-class ByClass final : public PreTokenizer {
+class ByCharacter final : public PreTokenizer {
  public:
-  ByClass(CharClass bits, SplitBehavior behavior) : bits_(bits), behavior_(behavior) {}
+  ByCharacter(bool (*wanted)(char32_t), SplitBehavior behavior) : wanted_(wanted), behavior_(behavior) {}
   void split(std::string_view text, bool first, PieceSink& out) const override {
     std::vector<Match> matches;
     for (size_t i = 0; i < text.size();) {
       const Utf8Char c = decode_valid_utf8(text.data() + i);
-      CharClass bits = char_class(c.code);
-      if (c.code < 0x80 && bits == kSymbol) bits = kPunctuation;
-      if ((bits & bits_) != 0) matches.push_back({i, i + c.bytes});
+      if (wanted_(c.code)) matches.push_back({i, i + c.bytes});
       i += c.bytes;
     }
     split_at(text, first, matches, behavior_, false, out);
   }
 
  private:
-  CharClass bits_;
+  bool (*wanted_)(char32_t);
   SplitBehavior behavior_;
 };
 
@@ -240,8 +238,8 @@ std::unique_ptr<PreTokenizer> split_by_regex(const std::string& regex, SplitBeha
 std::unique_ptr<PreTokenizer> split_by_string(std::string literal, SplitBehavior behavior, bool invert) {
   return std::make_unique<ByString>(std::move(literal), behavior, invert);
 }
-std::unique_ptr<PreTokenizer> split_by_class(uint16_t bits, SplitBehavior behavior) {
-  return std::make_unique<ByClass>(bits, behavior);
+std::unique_ptr<PreTokenizer> split_by_character(bool (*matches)(char32_t), SplitBehavior behavior) {
+  return std::make_unique<ByCharacter>(matches, behavior);
 }
 std::unique_ptr<PreTokenizer> split_words() { return std::make_unique<Words>(); }
 std::unique_ptr<PreTokenizer> byte_level(bool add_prefix_space, PieceEnd pattern) {

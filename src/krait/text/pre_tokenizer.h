@@ -32,8 +32,8 @@ enum class Prepend : uint8_t { kNever, kFirst, kAlways };
 std::unique_ptr<PreTokenizer> split_by_pieces(PieceEnd);  // a pattern that covers everything
 std::unique_ptr<PreTokenizer> split_by_regex(const std::string& regex, SplitBehavior, bool invert);
 std::unique_ptr<PreTokenizer> split_by_string(std::string literal, SplitBehavior, bool invert);
-// Any character with a class of `bits` (ASCII symbols count as punctuation).
-std::unique_ptr<PreTokenizer> split_by_class(uint16_t bits, SplitBehavior);
+// At every character for which `matches` holds.
+std::unique_ptr<PreTokenizer> split_by_character(bool (*matches)(char32_t), SplitBehavior);
 std::unique_ptr<PreTokenizer> split_words();  // \w+|[^\w\s]+, the rest removed
 // Bytes to their characters (byte_chars.h), after `pattern` if there is one.
 std::unique_ptr<PreTokenizer> byte_level(bool add_prefix_space, PieceEnd pattern);

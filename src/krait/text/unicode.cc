@@ -178,6 +178,12 @@ CharClass wide_char_class(char32_t c) {
   return bits == kSymbol || bits == 0 ? bits | (find_range(kOtherWord, c) != nullptr ? kWord : 0) : bits;
 }
 
+bool is_punctuation(char32_t c) {
+  if (c < 0x80) return (kAsciiClass[c] & (kPunctuation | kSymbol)) != 0;
+  if (c == 0x166D || c == 0x111C9) return true;  // were punctuation then
+  return (wide_char_class(c) & kPunctuation) != 0 && find_range(kPunctuationSince9, c) == nullptr;
+}
+
 bool is_surely_nfc(std::string_view s) {
   for (size_t i = ascii_prefix(s); i < s.size();) {
     const Utf8Char c = decode_valid_utf8(s.data() + i);

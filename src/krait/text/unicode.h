@@ -45,6 +45,11 @@ inline constexpr std::array<CharClass, 128> kAsciiClass = [] {
 CharClass wide_char_class(char32_t c);  // any code point from 0x80
 inline CharClass char_class(char32_t c) { return c < 0x80 ? kAsciiClass[c] : wide_char_class(c); }
 
+inline bool is_number(char32_t c) { return (char_class(c) & kNumber) != 0; }
+inline bool is_space(char32_t c) { return (char_class(c) & kSpace) != 0; }
+// What the Punctuation pre-tokenizer means: ASCII symbols too, and else the punctuation of Unicode 8.
+bool is_punctuation(char32_t c);
+
 enum class NormalForm : uint8_t { kNfc, kNfd, kNfkc, kNfkd };
 // `s` is well-formed UTF-8. Characters that are newer than Unicode 9 stay as they are and in place: so does the
 // normalizer of the tokenizers package, with which vocabularies were trained.
