@@ -260,7 +260,6 @@ TEST_P(EngineOf, RequestsThatMakeNoSenseAreErrors) {
   EXPECT_EQ(code([](Request& q) { q.n = 2, q.sampler.temperature = 1, q.max_new_tokens = 0; }), ErrorCode::kUsage);
   EXPECT_EQ(code([](Request& q) { q.stop_ids = {29}; }), ErrorCode::kUsage);
   EXPECT_EQ(code([](Request& q) { q.logprobs = 30; }), ErrorCode::kUsage);
-  EXPECT_EQ(code([](Request& q) { q.new_rng = true; }), ErrorCode::kUsage);
   EXPECT_EQ(code([](Request& q) { q.sampler.top_p = 0.5; }), ErrorCode::kUsage);
   const auto other = tiny_model(GetParam(), DType::kBF16);
   const auto foreign = Engine(*other).run(request(prompt, 1)).generations[0].state;

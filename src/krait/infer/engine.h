@@ -32,7 +32,8 @@ struct Request {
   std::optional<int64_t> logprobs;  // with every token: its own log probability and those of the best so many
   // Goes on from here: the prompt is read on top, or, if it is empty, the first token comes from the state's logits.
   std::shared_ptr<const State> start;
-  bool new_rng = false;     // draw from sampler.seed and .stream from 0 on, instead of where `start` left off
+  // Draw from sampler.seed and .stream from 0 on, instead of where `start` left off; without a start always so.
+  bool new_rng = false;
   bool keep_state = false;  // Generation::state is wanted
   // Called for every token, in order within a sequence; false ends that sequence (the token counts as generated).
   std::function<bool(const GeneratedToken&)> on_token;

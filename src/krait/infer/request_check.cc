@@ -40,7 +40,6 @@ void check_request(const Model& model, const Request& q, int64_t vocab) {
   require(q.n == 1 || q.sampler.temperature > 0, fmt::format("n is {}, but all would be equal at temperature 0", q.n));
   require(!q.logprobs || (*q.logprobs >= 0 && *q.logprobs <= vocab),
           fmt::format("log probabilities of {} tokens, wants 0 to {}", q.logprobs.value_or(0), vocab));
-  require(!q.new_rng || q.start, "a new random stream is asked for, but there is no state that has one");
   validate(q.sampler, vocab);
   check_stop_ids(model, q.stop_ids);
   check_prompt(model, q.prompt, q.start.get());
