@@ -175,10 +175,9 @@ Exact exact(const Problem& problem, const State& start) {
     for (int64_t t = 0; t < problem.T; ++t) {
       const Bounded dt = reference::mamba3_gates<Bounded>(p, t, h).dt;
       Bounded::angle_error += 3.15 * (dt.e + 8 * tolerance::kF32Unit * dt.v) + 0x1p-29;
-      const reference::Mamba3HeadState<Bounded> state{
-          &e.phase[static_cast<size_t>(h * n.F)], &e.S[static_cast<size_t>(h * n.N * n.P)],
-          &e.k[static_cast<size_t>(h * n.N)], n.H * n.N, &x[static_cast<size_t>(h * n.P)]};
-      Bounded* out = &e.out[static_cast<size_t>((t * n.H + h) * n.P)];
+      const reference::Mamba3HeadState<Bounded> state{e.phase.data() + h * n.F, e.S.data() + h * n.N * n.P,
+                                                      e.k.data() + h * n.N, n.H * n.N, x.data() + h * n.P};
+      Bounded* out = e.out.data() + (t * n.H + h) * n.P;
       reference::mamba3_head<Bounded>(p, t, t + 1, h, state, out, n.H * n.P);
     }
     e.angle_error = std::max(e.angle_error, Bounded::angle_error);
