@@ -47,6 +47,12 @@ text::GgufVocab gguf_vocab(const io::Gguf& g) {
   v.add_bos = flag("tokenizer.ggml.add_bos_token");
   v.add_eos = flag("tokenizer.ggml.add_eos_token");
   v.add_space_prefix = flag("tokenizer.ggml.add_space_prefix");
+  v.remove_extra_whitespaces = flag("tokenizer.ggml.remove_extra_whitespaces");
+  if (g.has("tokenizer.ggml.precompiled_charsmap")) {
+    for (const int32_t byte : g.integers32("tokenizer.ggml.precompiled_charsmap")) {
+      v.precompiled_charsmap += static_cast<char>(byte);
+    }
+  }
   v.chat_template = g.str_or("tokenizer.chat_template", "");
   return v;
 }
