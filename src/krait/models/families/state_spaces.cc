@@ -13,7 +13,8 @@ namespace {
 using io::Json;
 
 bool matches(const io::Checkpoint& c) {
-  return c.gguf() == nullptr && !c.config().find("model_type") && c.config().find("d_model") && c.config().find("n_layer");
+  return c.gguf() == nullptr && !c.config().find("model_type") && c.config().find("d_model") &&
+         c.config().find("n_layer");
 }
 
 // Every key of an object must be known: a setting that nothing reads is an error, not ignored.
@@ -27,8 +28,9 @@ void refuse_unknown(const Json& object, const char* where, const std::array<cons
 }
 
 void parse_mamba1(ModelSpec& spec, const Json& s) {
-  refuse_unknown(s, "ssm_cfg", std::array{"layer", "d_state", "d_conv", "expand", "dt_rank", "dt_min", "dt_max", "dt_init",
-                                          "dt_scale", "dt_init_floor", "conv_bias", "bias", "use_fast_path"});
+  refuse_unknown(s, "ssm_cfg",
+                 std::array{"layer", "d_state", "d_conv", "expand", "dt_rank", "dt_min", "dt_max", "dt_init",
+                            "dt_scale", "dt_init_floor", "conv_bias", "bias", "use_fast_path"});
   Mamba1Settings m;
   m.d_inner = s.integer_or("expand", 2) * spec.d_model;
   m.d_state = s.integer_or("d_state", 16);
@@ -46,10 +48,28 @@ void parse_mamba1(ModelSpec& spec, const Json& s) {
 }
 
 void parse_mamba2(ModelSpec& spec, const Json& s) {
-  refuse_unknown(s, "ssm_cfg", std::array{"layer", "d_state", "d_conv", "conv_init", "expand", "headdim", "d_ssm", "ngroups",
-                                          "A_init_range", "D_has_hdim", "rmsnorm", "norm_before_gate", "dt_min", "dt_max",
-                                          "dt_init_floor", "dt_limit", "bias", "conv_bias", "chunk_size",
-                                          "use_mem_eff_path", "learnable_init_states"});
+  refuse_unknown(s, "ssm_cfg",
+                 std::array{"layer",
+                            "d_state",
+                            "d_conv",
+                            "conv_init",
+                            "expand",
+                            "headdim",
+                            "d_ssm",
+                            "ngroups",
+                            "A_init_range",
+                            "D_has_hdim",
+                            "rmsnorm",
+                            "norm_before_gate",
+                            "dt_min",
+                            "dt_max",
+                            "dt_init_floor",
+                            "dt_limit",
+                            "bias",
+                            "conv_bias",
+                            "chunk_size",
+                            "use_mem_eff_path",
+                            "learnable_init_states"});
   Mamba2Settings m;
   m.d_inner = s.integer_or("expand", 2) * spec.d_model;
   const Json* d_ssm = s.find("d_ssm");
@@ -79,9 +99,10 @@ void parse_mamba2(ModelSpec& spec, const Json& s) {
 }
 
 void parse_mamba3(ModelSpec& spec, const Json& s) {
-  refuse_unknown(s, "ssm_cfg", std::array{"layer", "d_state", "expand", "headdim", "ngroups", "rope_fraction", "dt_min",
-                                          "dt_max", "dt_init_floor", "A_floor", "A_activation", "is_outproj_norm", "is_mimo",
-                                          "mimo_rank", "fuse_pregate_headwise_norm", "chunk_size", "dropout"});
+  refuse_unknown(s, "ssm_cfg",
+                 std::array{"layer", "d_state", "expand", "headdim", "ngroups", "rope_fraction", "dt_min", "dt_max",
+                            "dt_init_floor", "A_floor", "A_activation", "is_outproj_norm", "is_mimo", "mimo_rank",
+                            "fuse_pregate_headwise_norm", "chunk_size", "dropout"});
   Mamba3Settings m;
   m.d_inner = s.integer_or("expand", 2) * spec.d_model;
   m.headdim = s.integer_or("headdim", 64);
@@ -90,7 +111,8 @@ void parse_mamba3(ModelSpec& spec, const Json& s) {
   m.d_state = s.integer_or("d_state", 128);
   m.n_groups = s.integer_or("ngroups", 1);
   const double rope = s.number_or("rope_fraction", 0.5);
-  if (rope != 0.5 && rope != 1.0) fail_data(fmt::format("[config] ssm_cfg.rope_fraction is {}, expected 0.5 or 1", rope));
+  if (rope != 0.5 && rope != 1.0)
+    fail_data(fmt::format("[config] ssm_cfg.rope_fraction is {}, expected 0.5 or 1", rope));
   const auto rotated = static_cast<int64_t>(static_cast<double>(m.d_state) * rope);
   m.n_angles = rotated / 2;  // = floor_even(N·rope_fraction) / 2
   m.is_mimo = s.boolean_or("is_mimo", false);
@@ -100,7 +122,8 @@ void parse_mamba3(ModelSpec& spec, const Json& s) {
   // The form of A before the published models had no name in the configuration; ours to tell it apart (trap C5).
   const std::string A = s.string_or("A_activation", "heavy_tail");
   if (A != "heavy_tail" && A != "softplus") {
-    fail_data("[config] ssm_cfg.A_activation is '" + A + "', expected heavy_tail (published models) or softplus (older code)");
+    fail_data("[config] ssm_cfg.A_activation is '" + A +
+              "', expected heavy_tail (published models) or softplus (older code)");
   }
   m.softplus_A = A == "softplus";
   m.dt_min = s.number_or("dt_min", m.dt_min);
@@ -148,7 +171,9 @@ ModelSpec parse(const io::Checkpoint& c) {
   return spec;
 }
 
-WeightSource source(const io::Checkpoint&, const ModelSpec&, const std::string& canonical) { return {canonical, false}; }
+WeightSource source(const io::Checkpoint&, const ModelSpec&, const std::string& canonical) {
+  return {canonical, false};
+}
 
 }  // namespace
 

@@ -26,8 +26,8 @@ WeightSource source(const io::Checkpoint& c, const ModelSpec&, const std::string
 int64_t inner_width(const io::Checkpoint& c, const Json& j, int64_t d_model) {
   const std::string out = name_prefix(c) + layer_prefix(0) + ".mixer.out_proj.weight";
   const Json* stated = j.find("intermediate_size");
-  const int64_t expanded = stated ? stated->as_integer()
-                                  : static_cast<int64_t>(j.number_or("expand", 2) * static_cast<double>(d_model));
+  const int64_t expanded =
+      stated ? stated->as_integer() : static_cast<int64_t>(j.number_or("expand", 2) * static_cast<double>(d_model));
   if (!c.has(out) || c.shape(out).rank() != 2) return expanded;
   const int64_t E = c.shape(out)[1];
   if (E != expanded) {
@@ -65,7 +65,8 @@ void parse_mamba2(const Json& j, ModelSpec& spec) {
   m.d_inner = m.n_heads * m.headdim;
   const double expanded = j.number_or("expand", 2) * static_cast<double>(spec.d_model);
   if (static_cast<double>(m.d_inner) != expanded) {
-    fail_data(fmt::format("[config] num_heads {} x head_dim {} must be expand x hidden_size = {}", m.n_heads, m.headdim, expanded));
+    fail_data(fmt::format("[config] num_heads {} x head_dim {} must be expand x hidden_size = {}", m.n_heads, m.headdim,
+                          expanded));
   }
   m.d_ssm = m.d_inner;
   m.d_state = j.integer_or("state_size", 128);
