@@ -54,4 +54,20 @@ Charsmap::Match Charsmap::find(std::string_view text, bool first) const {
   return best;
 }
 
+std::string decode_base64(std::string_view text) {
+  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  if (text.size() % 4 != 0) fail_data(fmt::format("[base64] {} characters, not a multiple of 4", text.size()));
+  const size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
+  std::string out;
+  out.reserve(text.size() / 4 * 3);
+  uint32_t bits = 0;
+  for (size_t i = 0; i < text.size() - padding; ++i) {
+    const size_t digit = kDigits.find(text[i]);
+    if (digit == kDigits.npos) fail_data(fmt::format("[base64] character {} is none of its alphabet", i));
+    bits = bits << 6 | static_cast<uint32_t>(digit);
+    if (i % 4 != 0) out += static_cast<char>(bits >> (6 - 2 * (i % 4)) & 0xFF);
+  }
+  return out;
+}
+
 }  // namespace krait::text

@@ -29,4 +29,7 @@ class Charsmap {
   std::string pool_;  // replacements, each ended by a zero byte
 };
 
+// The bytes of base64 text, as tokenizer.json stores such rules. Throws kBadData on anything else.
+std::string decode_base64(std::string_view text);
+
 }  // namespace krait::text

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "krait/text/charsmap.h"
+#include "krait/text/factories.h"
 #include "krait/text/json_patterns.h"
 #include "krait/text/unicode.h"
 #include "krait/text/utf8.h"
@@ -121,6 +123,14 @@ void read_normalizer(JsonFields fields, TextNormalizer& out) {
     const JsonPattern pattern = read_pattern(fields);
     auto replacer = std::make_shared<Replacer>(pattern, fields.text("content"));
     out.add([replacer](std::string_view in, std::string& result) { return replacer->apply(in, result); });
+  } else if (type == "Precompiled") {
+    if (fields.find("precompiled_charsmap")) {  // null: no rules
+      const auto rules = make_charsmap_normalizer(decode_base64(fields.text("precompiled_charsmap")));
+      out.add([rules](std::string_view in, std::string& result) {
+        result = rules(in);
+        return true;
+      });
+    }
   } else if (type == "Strip") {
     const bool left = fields.flag_or("strip_left", true);
     add_strip(out, left, fields.flag_or("strip_right", true));

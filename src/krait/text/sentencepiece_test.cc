@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "krait/core/error.h"
+#include "krait/text/charsmap.h"
 #include "krait/text/factories.h"
 #include "krait/text/spm_bpe.h"
 #include "krait/text/spm_tokenizer.h"
@@ -221,6 +222,22 @@ TEST(JsonUnigram, AsTheTokenizersPackage) {
   EXPECT_EQ(ids, (Ids{0, 1, 2}));
   EXPECT_THROW(make_json_unigram({{"a", -1}}, std::nullopt, false)->encode("b", ids), Error);
   EXPECT_THROW(make_json_unigram({{"a", -1}}, 1, false), Error);
+}
+
+TEST(Charsmap, Base64) {
+  EXPECT_EQ(decode_base64(""), "");
+  EXPECT_EQ(decode_base64("AGE="), std::string("\0a", 2));
+  EXPECT_EQ(decode_base64("/+8="), "\xFF\xEF");
+  EXPECT_EQ(decode_base64("QUJDRA=="), "ABCD");
+  for (const char* bad : {"A", "AB=C", "A===", "A BC"}) EXPECT_THROW(decode_base64(bad), Error) << bad;
+}
+
+// The rules of the fixture through the normalizer of tokenizer.json, which asks a cluster at a time.
+TEST(Charsmap, ByGraphemeCluster) {
+  const std::string file = read_whole_file(kFixtures / "sentencepiece_unigram.model");
+  const auto normalize = make_charsmap_normalizer(parse_spm_model(file, "test").charsmap);
+  EXPECT_EQ(normalize("A\xEF\xAC\x81\xE2\x80\xA6\tz"), "afi... z");
+  EXPECT_EQ(normalize("A\xCC\x80"), "a");  // a rule for A alone takes the cluster of two characters
 }
 
 TEST(SentencePiece, MistralModel) {
