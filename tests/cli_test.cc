@@ -36,6 +36,7 @@ TEST_F(CliTest, WrongUsageIsExitCode2WithAReason) {
 TEST_F(CliTest, ModelsThatAreNoneAreRefused) {
   EXPECT_THAT(krait({"inspect", path("absent")}).code, testing::AnyOf(1, 3));
   write("garbage.safetensors", "not a model");
+  write("config.json", "{}");
   for (const char* command : {"inspect", "bench"}) {
     const Finished f = krait({command, path("garbage.safetensors")});
     EXPECT_EQ(f.code, 3) << command;
@@ -44,15 +45,15 @@ TEST_F(CliTest, ModelsThatAreNoneAreRefused) {
 }
 
 TEST_F(CliTest, IdsOutOfRangeAreRefusedAndNothingIsLeftBehind) {
-  // npy, version 1.0: int32 [2], the ids 5 and 259 (the vocabulary is 0 .. 258).
+  // npy, version 1.0: int32 [2], the ids 5 and 5000.
   std::string npy =
       std::string("\x93NUMPY\x01\x00\x76\x00", 10) + "{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }";
   npy.resize(127, ' ');
-  npy += "\n" + std::string("\x05\0\0\0\x03\x01\0\0", 8);
+  npy += "\n" + std::string("\x05\0\0\0\x88\x13\0\0", 8);
   write("ids.npy", npy);
   const Finished f = krait({"logits", model(), "--ids", path("ids.npy"), "--out", path("out.npy")});
   EXPECT_EQ(f.code, 3) << f.err;
-  EXPECT_THAT(f.err, HasSubstr("259"));
+  EXPECT_THAT(f.err, HasSubstr("5000"));
   EXPECT_FALSE(fs::exists(path("out.npy")));
 }
 

@@ -53,7 +53,7 @@ Outcome draw(const Job& job, Output* shown) {
   r.stop_ids = job.stop_ids;
   r.n = a.parallel;
   if (a.has_logprobs) r.logprobs = a.logprobs;
-  r.new_rng = a.has_seed;
+  r.new_rng = a.has_seed && job.start;
   r.keep_state = !a.save_state.empty();
   int64_t seen = 0;
   r.on_prefill = [&](int64_t read, int64_t all) {
