@@ -6,6 +6,7 @@
 #include "chat.h"
 #include "generate.h"
 #include "krait/core/error.h"
+#include "krait/text/utf8.h"
 #include "run_report.h"
 
 namespace krait::cli {
@@ -65,7 +66,8 @@ int run_once(const RunArgs& a, const Session& s, const std::string& prompt, std:
   Output out;
   const bool shows_prompt = !a.json && !a.no_display_prompt && !a.templated();
   const bool streams = !a.json && a.parallel == 1 && a.beams == 0;
-  const std::string shown_prompt = shows_prompt ? prompt : "";
+  // As the tokenizer sees it.
+  const std::string shown_prompt = shows_prompt ? text::replace_invalid_utf8(prompt) : "";
   if (streams) out.write(shown_prompt);
   const std::optional<Outcome> o = a.beams > 0 ? search(job) : draw(job, streams ? &out : nullptr);
   if (!o) return 128 + Signals::received();
