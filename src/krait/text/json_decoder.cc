@@ -88,7 +88,7 @@ class Reader {
   }
 
   void read_metaspace(JsonFields& fields) {
-    const std::string replacement = fields.text("replacement");
+    const std::string replacement = fields.character("replacement");
     const bool drops_first = read_drops_first(fields);
     steps_.emplace_back([replacement, drops_first](std::string& t, bool first) {
       replace_each(t, replacement, first && drops_first ? "" : " ");

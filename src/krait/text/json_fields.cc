@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "krait/core/error.h"
+#include "krait/text/utf8.h"
 
 namespace krait::text {
 
@@ -33,6 +34,30 @@ std::string JsonFields::text(std::string_view key) {
 
 std::string JsonFields::text_or(std::string_view key, std::string_view otherwise) {
   return find(key) ? text(key) : std::string(otherwise);
+}
+
+std::string JsonFields::character(std::string_view key) {
+  std::string s = text(key);
+  if (s.empty() || utf8_length(s[0]) != s.size()) fail("'" + std::string(key) + "' is not one character");
+  return s;
+}
+
+std::string JsonFields::base64(std::string_view key) {
+  static constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string digits = text(key), out;
+  while (digits.ends_with('=')) digits.pop_back();
+  uint32_t bits = 0;
+  int count = 0;
+  for (const char c : digits) {
+    const size_t value = kDigits.find(c);
+    if (value == std::string_view::npos) fail("'" + std::string(key) + "' is not base64");
+    bits = bits << 6 | static_cast<uint32_t>(value);
+    count += 6;
+    if (count < 8) continue;
+    count -= 8;
+    out.push_back(static_cast<char>(bits >> count & 0xFF));
+  }
+  return out;
 }
 
 bool JsonFields::flag_or(std::string_view key, bool otherwise) {

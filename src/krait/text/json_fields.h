@@ -21,6 +21,8 @@ class JsonFields {
   Element need(std::string_view key);
   std::string text(std::string_view key);
   std::string text_or(std::string_view key, std::string_view otherwise);
+  std::string character(std::string_view key);  // a string of exactly one
+  std::string base64(std::string_view key);     // its bytes
   bool flag_or(std::string_view key, bool otherwise);
   int64_t integer(std::string_view key);
   int64_t integer_or(std::string_view key, int64_t otherwise);

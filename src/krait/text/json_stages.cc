@@ -119,6 +119,12 @@ void read_normalizer(JsonFields fields, TextNormalizer& out) {
       result.append(text).append(in);
       return true;
     });
+  } else if (type == "Precompiled") {
+    out.add([map = make_charsmap_normalizer(fields.base64("precompiled_charsmap"))](std::string_view in,
+                                                                                    std::string& result) {
+      result = map(in);
+      return true;
+    });
   } else if (type == "Replace") {
     const JsonPattern pattern = read_pattern(fields);
     auto replacer = std::make_shared<Replacer>(pattern, fields.text("content"));
@@ -160,7 +166,7 @@ void read_pre_tokenizer(JsonFields fields, std::vector<std::unique_ptr<PreTokeni
   } else if (type == "WhitespaceSplit") {
     out.push_back(split_by_character(is_space, SplitBehavior::kRemoved));
   } else if (type == "Metaspace") {
-    const std::string replacement = fields.text("replacement");
+    const std::string replacement = fields.character("replacement");
     const Prepend prepend = read_prepend(fields);
     out.push_back(metaspace(replacement, prepend, fields.flag_or("split", true)));
   } else {

@@ -169,6 +169,13 @@ std::unique_ptr<Tokenizer> read_tokenizer(JsonFields root, const SideFiles& side
   if (root.find("post_processor")) read_post_processor(root.object("post_processor"), p.before, p.after);
   p.decoder = root.find("decoder") ? read_decoder(root.object("decoder")) : no_decoder();
   root.finish();
+  for (const auto* ids : {&p.before, &p.after}) {
+    for (const int32_t id : *ids) {
+      const bool added = std::ranges::find(p.added, id, &AddedToken::id) != p.added.end();
+      if (!added && p.model->token(id).empty())
+        root.fail("post_processor adds the id " + std::to_string(id) + ", no token");
+    }
+  }
   find_ends(p, side, root);
   return make_pipeline_tokenizer(std::move(p));
 }

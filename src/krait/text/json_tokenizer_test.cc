@@ -176,6 +176,12 @@ TEST(JsonTokenizer, RefusesWhatItDoesNotKnowByName) {
   EXPECT_THAT(with(R"("decoder":{"type":"Strip","content":" ","start":0,"stop":1},)"), HasSubstr("Strip"));
   EXPECT_THAT(with(R"("post_processor":{"type":"BertProcessing"},)"), HasSubstr("'BertProcessing'"));
   EXPECT_THAT(with(R"("normalizer":{"type":"NFC","strength":2},)"), HasSubstr("'strength'"));
+  EXPECT_THAT(with(R"("pre_tokenizer":{"type":"Metaspace","replacement":""},)"), HasSubstr("one character"));
+  EXPECT_THAT(with(R"("decoder":{"type":"Metaspace","replacement":"ab"},)"), HasSubstr("one character"));
+  EXPECT_THAT(with(R"("normalizer":{"type":"Precompiled","precompiled_charsmap":"*"},)"), HasSubstr("base64"));
+  EXPECT_THAT(with(R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},
+      {"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[900]}}},)"),
+              HasSubstr("900"));
   EXPECT_THAT(with(R"("novelty":1,)"), HasSubstr("'novelty'"));
   EXPECT_THAT(with("", R"("continuing_subword_prefix":"##",)"), HasSubstr("continuing_subword_prefix"));
   EXPECT_THAT(with("", R"("dropout":0.1,)"), HasSubstr("dropout"));
