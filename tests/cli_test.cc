@@ -25,7 +25,17 @@ TEST_F(CliTest, HelpNamesEveryCommandAndEveryCommandHasHelp) {
 }
 
 TEST_F(CliTest, WrongUsageIsExitCode2WithAReason) {
-  for (const Args& args : std::vector<Args>{{}, {"sing"}, {"run", "--sing"}, {"bench", "-p", "many"}, {"logits"}}) {
+  for (const Args& args : std::vector<Args>{{},
+                                            {"sing"},
+                                            {"run", "--sing"},
+                                            {"bench", "-p", "many"},
+                                            {"logits"},
+                                            {"bench", "roofline", "-p", "5"},
+                                            {"tokenize", "-p", "a", "-f", "b"},
+                                            {"tokenize", "-p", "a", "--decode", "--json"},
+                                            {"tokenize", "-p", "a", "--pieces", "--json"},
+                                            {"new", "mamba-1b", "x"},
+                                            {"new", "mamba-130m", "x", "--seed", "-1"}}) {
     const Finished f = krait(args);
     EXPECT_EQ(f.code, 2) << testing::PrintToString(args);
     EXPECT_NE(f.err, "") << testing::PrintToString(args);

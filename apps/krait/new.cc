@@ -20,6 +20,7 @@ DType dtype_of(const std::string& name) {
 }
 
 int create(const Args& a) {
+  if (a.seed < 0) fail_usage("[new] --seed is " + std::to_string(a.seed) + ", expected 0 or more");
   const ModelSpec spec = preset(a.shape);
   const auto pool = make_pool(a.threads);
   const ParamStore params = random_params(spec, static_cast<uint64_t>(a.seed), dtype_of(a.dtype), *pool);

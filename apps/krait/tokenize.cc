@@ -64,6 +64,14 @@ int tokenize(const Args& a, bool prompt_given) {
   return 0;
 }
 
+void check(const Command& c, const Args& a) {
+  if (c.given("--prompt") && c.given("--file")) fail_usage("[tokenize] -p and -f both give the input");
+  if (a.json && a.pieces) fail_usage("[tokenize] --pieces has no effect with --json");
+  for (const char* o : {"--special", "--no-parse-special", "--pieces", "--json"}) {
+    if (a.decode && c.given(o)) fail_usage(std::string("[tokenize] ") + o + " has no effect with --decode");
+  }
+}
+
 }  // namespace
 
 void add_tokenize(Command& root) {
@@ -78,7 +86,10 @@ void add_tokenize(Command& root) {
   c.flag("--no-parse-special", a->no_parse, "special tokens in the text are plain text");
   c.flag("--pieces", a->pieces, "print each token's text beside its id");
   c.flag("--json", a->json, "print {\"ids\": [...]}");
-  c.run([a, c] { return tokenize(*a, c.given("--prompt")); });
+  c.run([a, c] {
+    check(c, *a);
+    return tokenize(*a, c.given("--prompt"));
+  });
 }
 
 }  // namespace krait::cli
