@@ -43,10 +43,10 @@ void add_cases(std::vector<Case>& cases, const KernelSet& set, const Exec& exec,
   const int64_t T = batch.tokens(), ld = d.rows.dim(1);
   const float* rows = d.rows.f32();
   float* out = d.out.f32();
-  cases.push_back(
-      {"norm", [=, &set, &d] {
-         set.norm(exec, {NormKind::kRms, rows, ld, d.residual.f32(), d.w.f32(), nullptr, 1e-5f, out, D, T, D});
-       }});
+  cases.push_back({"norm", [=, &set, &d] {
+                     set.norm(exec,
+                              {NormKind::kRms, rows, ld, d.residual.f32(), d.w.f32(), nullptr, 1e-5f, out, D, T, D});
+                   }});
   cases.push_back({"gated_norm", [=, &set, &d] {
                      set.gated_norm(exec, {rows, ld, d.z.f32(), E, d.w.f32(), 1e-5f, false, out, E, T, E, 1});
                    }});

@@ -14,7 +14,7 @@ struct Mode {
   const char* name;
   DType dtype;
   Compute compute;
-  double Roofline::*peak;
+  double Roofline::* peak;
   int parts;  // products the instruction set does for one of the matmul
 };
 

@@ -82,7 +82,8 @@ class Contract : public testing::TestWithParam<Case> {
     const StateSpec spec = mixer_->state_spec();
     for (size_t t = 0; t < spec.size(); ++t) {
       const Tensor u = states_.at(0, t, a), v = other.at(0, t, b);
-      EXPECT_EQ(std::memcmp(u.bytes(), v.bytes(), static_cast<size_t>(u.nbytes())), 0) << what << ", state " << spec[t].name;
+      EXPECT_EQ(std::memcmp(u.bytes(), v.bytes(), static_cast<size_t>(u.nbytes())), 0)
+          << what << ", state " << spec[t].name;
     }
   }
 
@@ -92,7 +93,8 @@ class Contract : public testing::TestWithParam<Case> {
   SlotStore states_;
 };
 
-void expect_same_rows(const Tensor& got, int64_t row, const Tensor& want, int64_t want_row, int64_t n, const char* what) {
+void expect_same_rows(const Tensor& got, int64_t row, const Tensor& want, int64_t want_row, int64_t n,
+                      const char* what) {
   const auto bytes = static_cast<size_t>(n * kWidth) * sizeof(float);
   EXPECT_EQ(std::memcmp(got.f32() + row * kWidth, want.f32() + want_row * kWidth, bytes), 0) << what;
 }
@@ -167,7 +169,8 @@ std::vector<Case> cases() {
 }
 
 std::string case_name(const testing::TestParamInfo<Case>& info) {
-  std::string name = std::string(info.param.info->name) + "_" + info.param.kernels->name + "_" + std::to_string(info.index);
+  std::string name =
+      std::string(info.param.info->name) + "_" + info.param.kernels->name + "_" + std::to_string(info.index);
   std::ranges::replace(name, '-', '_');
   return name;
 }

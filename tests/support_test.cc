@@ -36,8 +36,10 @@ std::vector<std::pair<std::string, bool>> ops_of(const KernelSet& k) {
 // The table, with the columns of sets that this CPU cannot run assumed complete.
 std::string table() {
   std::string s =
-      "# Support\n\nMade and checked by `tests/support_test.cc`. Every entry is tested against its scalar template in double\n"
-      "(`src/krait/backends/cpu/*_test.cc`) and, through mixers and models, by `tests/contract_test.cc` and `tests/parity_test.cc`.\n"
+      "# Support\n\nMade and checked by `tests/support_test.cc`. Every entry is tested against its scalar template in "
+      "double\n"
+      "(`src/krait/backends/cpu/*_test.cc`) and, through mixers and models, by `tests/contract_test.cc` and "
+      "`tests/parity_test.cc`.\n"
       "All activations, states and logits are f32.\n\n| op |";
   for (const char* set : kSets) s += std::string(" ") + set + " |";
   s += "\n|---|";

@@ -25,7 +25,9 @@ inline ThreadPool& pool() {
   return p;
 }
 
-inline Runtime runtime(const KernelSet& k = cpu_kernels(), Compute compute = Compute::kF32) { return {&k, &pool(), compute}; }
+inline Runtime runtime(const KernelSet& k = cpu_kernels(), Compute compute = Compute::kF32) {
+  return {&k, &pool(), compute};
+}
 
 // sqrt(Σ(a−b)² / Σb²)
 template <class A, class B>
@@ -40,14 +42,18 @@ double relative_rms(const A* a, const B* b, int64_t n) {
 }
 
 // Logits [L, V] of one fresh sequence; `states` keeps the final state in slot 0.
-inline Tensor all_logits(const Model& m, std::span<const int32_t> ids, SlotStore& states, int64_t chunk = kPrefillChunk) {
+inline Tensor all_logits(const Model& m, std::span<const int32_t> ids, SlotStore& states,
+                         int64_t chunk = kPrefillChunk) {
   m.reset_state(states, 0);
   const int64_t V = m.padded_vocab_size();
   Tensor out = Tensor::empty({static_cast<int64_t>(ids.size()), V});
-  score(m, states, 0, ids, [&](int64_t first, const Tensor& part) {
-    std::copy_n(part.f32(), part.numel(), out.f32() + first * V);
-    return true;
-  }, chunk);
+  score(
+      m, states, 0, ids,
+      [&](int64_t first, const Tensor& part) {
+        std::copy_n(part.f32(), part.numel(), out.f32() + first * V);
+        return true;
+      },
+      chunk);
   return out;
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""File budget (docs/design.md §6): 400 lines are wanted, 800 fail; no line is over 120 columns."""
+"""File budget (docs/design.md §6): 400 lines are wanted, 800 fail; no line is over 120 columns, but for
+raw strings (regular expressions are kept whole)."""
 import pathlib
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def main():
         elif len(lines) > WANTED:
             print(f"budget: note: {name} has {len(lines)} lines, {WANTED} are wanted")
         for number, line in enumerate(lines, 1):
-            if len(line) > COLUMNS and file.suffix != ".py":
+            if len(line) > COLUMNS and file.suffix != ".py" and 'R"' not in line:
                 print(f"budget: {name}:{number} has {len(line)} columns, at most {COLUMNS} are allowed", file=sys.stderr)
                 bad += 1
     if bad == 0:

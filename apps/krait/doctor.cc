@@ -40,7 +40,7 @@ double matmul_error(const KernelSet& k, ThreadPool& pool) {
 
 int doctor() {
   bool ok = true;
-  struct sysinfo info {};
+  struct sysinfo info{};
   sysinfo(&info);
   const double gib = static_cast<double>(info.mem_unit) / (1 << 30);
   std::printf("version   krait %s\n", KRAIT_VERSION);

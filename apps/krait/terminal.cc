@@ -57,11 +57,11 @@ void Output::rethrow() const {
 
 Signals::Signals() {
   clear();
-  struct sigaction note {};
+  struct sigaction note{};
   note.sa_handler = on_signal;  // without SA_RESTART: a read of a line returns
   sigaction(SIGINT, &note, &g_old_int);
   sigaction(SIGTERM, &note, &g_old_term);
-  struct sigaction ignore {};
+  struct sigaction ignore{};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &ignore, &g_old_pipe);
 }

@@ -14,10 +14,10 @@ namespace krait {
 //   top-k, temperature, top-p, min-p                                  -> the tokens that may be drawn
 // Penalties count every token the sequence has read: prompt and generated alike.
 struct SamplerParams {
-  double temperature = 0;  // 0: greedy, the largest changed logit
-  int64_t top_k = 0;       // keep the k largest logits; 0: all
-  double top_p = 1;        // (0, 1]: drop the least probable tokens whose cumulative probability is <= 1 − top_p
-  double min_p = 0;        // [0, 1]: keep p >= min_p · p_max
+  double temperature = 0;         // 0: greedy, the largest changed logit
+  int64_t top_k = 0;              // keep the k largest logits; 0: all
+  double top_p = 1;               // (0, 1]: drop the least probable tokens whose cumulative probability is <= 1 − top_p
+  double min_p = 0;               // [0, 1]: keep p >= min_p · p_max
   double repetition_penalty = 1;  // 0.001 .. 1000; once a seen token: logit · r if negative, logit / r otherwise
   double presence_penalty = 0;    // ±1000; subtracted once from every seen token
   double frequency_penalty = 0;   // ±1000; subtracted as often as the token was seen

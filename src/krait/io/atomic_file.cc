@@ -52,7 +52,7 @@ void sync_folder(const fs::path& path) {
 }  // namespace
 
 AtomicFile::AtomicFile(fs::path path) : path_(resolve(path)) {
-  struct stat st {};
+  struct stat st{};
   const bool exists = ::stat(path_.c_str(), &st) == 0;
   if (exists && !S_ISREG(st.st_mode)) {  // never rename over a folder or a device
     throw Error(ErrorCode::kFailed, fmt::format("[write] {}: it exists and is not a regular file", path_.string()));

@@ -23,7 +23,7 @@ std::string failed(Action action) {
 }
 
 mode_t mode_of(const fs::path& p) {
-  struct stat st {};
+  struct stat st{};
   EXPECT_EQ(::stat(p.c_str(), &st), 0);
   return st.st_mode & 0777;
 }

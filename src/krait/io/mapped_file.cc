@@ -37,7 +37,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   // O_NONBLOCK: opening a pipe by mistake must fail below, not wait.
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) fail(path, "open", std::strerror(errno));
-  struct stat st {};
+  struct stat st{};
   if (::fstat(file.fd, &st) != 0) fail(path, "stat", std::strerror(errno));
   if (!S_ISREG(st.st_mode)) fail(path, "map", S_ISDIR(st.st_mode) ? "it is a folder" : "it is not a regular file");
 

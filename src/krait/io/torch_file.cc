@@ -36,7 +36,7 @@ constexpr std::array<NamedType, 10> kTypes = {{{"torch.FloatStorage", "torch.flo
                                                {"torch.ByteStorage", "torch.uint8", DType::kU8},
                                                {"torch.BoolStorage", "torch.bool", DType::kBool}}};
 
-std::optional<DType> find_type(std::string_view name, std::string_view NamedType::*by) {
+std::optional<DType> find_type(std::string_view name, std::string_view NamedType::* by) {
   for (const NamedType& t : kTypes) {
     if (t.*by == name) return t.type;
   }

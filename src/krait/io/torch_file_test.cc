@@ -222,22 +222,16 @@ TEST_F(TorchFile, RefusesOtherArchives) {
   const std::string empty = "\x80\x02}.";
   EXPECT_TRUE(read(make_zip({{"data.pkl", empty}})).empty());
   EXPECT_THAT(refusal([&] { read(make_zip({{"m/other", "x"}})); }), HasSubstr("without data.pkl"));
-  EXPECT_THAT(refusal([&] {
-                read(make_zip({{"m/data.pkl", empty}, {"n/data.pkl", empty}}));
-              }),
+  EXPECT_THAT(refusal([&] { read(make_zip({{"m/data.pkl", empty}, {"n/data.pkl", empty}})); }),
               HasSubstr("holds both"));
-  EXPECT_THAT(refusal([&] {
-                read(make_zip({{"m/data.pkl", empty}, {"m/byteorder", "big"}}));
-              }),
+  EXPECT_THAT(refusal([&] { read(make_zip({{"m/data.pkl", empty}, {"m/byteorder", "big"}})); }),
               HasSubstr("byte order is 'big'"));
   EXPECT_THAT(refusal([&] { read("\x80\x02\x8a\nl\xfc\x9c\x46\xf9 jP\xa8P\x19."); }),
               HasSubstr("torch.save(torch.load("));
   EXPECT_THAT(refusal([&] { read("hello"); }), HasSubstr("no zip archive"));
   EXPECT_THAT(refusal([&] { read(""); }), HasSubstr("no zip archive"));
   const std::string pickle = "\x80\x02}(" + text("a") + tensor(storage(kFloat, "0", 12), 0, {2}, {1}) + "u.";
-  EXPECT_THAT(refusal([&] {
-                read(make_zip({{"m/data.pkl", pickle}, {"m/data/0", floats(12), true}}));
-              }),
+  EXPECT_THAT(refusal([&] { read(make_zip({{"m/data.pkl", pickle}, {"m/data/0", floats(12), true}})); }),
               HasSubstr("compressed"));
 }
 

@@ -23,14 +23,22 @@ struct Preset {
 };
 
 constexpr std::array kPresets = {
-    Preset{"mamba-130m", Kind::kMamba1, 24, 768, 0},        Preset{"mamba-370m", Kind::kMamba1, 48, 1024, 0},
-    Preset{"mamba-790m", Kind::kMamba1, 48, 1536, 0},       Preset{"mamba-1.4b", Kind::kMamba1, 48, 2048, 0},
-    Preset{"mamba-2.8b", Kind::kMamba1, 64, 2560, 0},       Preset{"falcon-mamba-7b", Kind::kFalcon, 64, 4096, 0},
-    Preset{"mamba2-130m", Kind::kMamba2, 24, 768, 0},       Preset{"mamba2-370m", Kind::kMamba2, 48, 1024, 0},
-    Preset{"mamba2-780m", Kind::kMamba2, 48, 1536, 0},      Preset{"mamba2-1.3b", Kind::kMamba2, 48, 2048, 0},
-    Preset{"mamba2-2.7b", Kind::kMamba2, 64, 2560, 0},      Preset{"mamba-codestral-7b", Kind::kCodestral, 64, 4096, 0},
-    Preset{"mamba3-siso-187m", Kind::kSiso, 12, 768, 1536}, Preset{"mamba3-mimo-187m", Kind::kMimo, 12, 768, 1280},
-    Preset{"mamba3-siso-1.5b", Kind::kSiso, 24, 2048, 4096}, Preset{"mamba3-mimo-1.5b", Kind::kMimo, 24, 2048, 3840},
+    Preset{"mamba-130m", Kind::kMamba1, 24, 768, 0},
+    Preset{"mamba-370m", Kind::kMamba1, 48, 1024, 0},
+    Preset{"mamba-790m", Kind::kMamba1, 48, 1536, 0},
+    Preset{"mamba-1.4b", Kind::kMamba1, 48, 2048, 0},
+    Preset{"mamba-2.8b", Kind::kMamba1, 64, 2560, 0},
+    Preset{"falcon-mamba-7b", Kind::kFalcon, 64, 4096, 0},
+    Preset{"mamba2-130m", Kind::kMamba2, 24, 768, 0},
+    Preset{"mamba2-370m", Kind::kMamba2, 48, 1024, 0},
+    Preset{"mamba2-780m", Kind::kMamba2, 48, 1536, 0},
+    Preset{"mamba2-1.3b", Kind::kMamba2, 48, 2048, 0},
+    Preset{"mamba2-2.7b", Kind::kMamba2, 64, 2560, 0},
+    Preset{"mamba-codestral-7b", Kind::kCodestral, 64, 4096, 0},
+    Preset{"mamba3-siso-187m", Kind::kSiso, 12, 768, 1536},
+    Preset{"mamba3-mimo-187m", Kind::kMimo, 12, 768, 1280},
+    Preset{"mamba3-siso-1.5b", Kind::kSiso, 24, 2048, 4096},
+    Preset{"mamba3-mimo-1.5b", Kind::kMimo, 24, 2048, 3840},
 };
 
 void set_vocab(ModelSpec& s, int64_t vocab, int64_t multiple) {
@@ -80,11 +88,16 @@ double inverse_softplus(double y) { return y + std::log(-std::expm1(-y)); }
 
 double draw(Rng& rng, const Init& init, int64_t index, int64_t inner) {
   switch (init.kind) {
-    case Init::Kind::kConstant: return init.a;
-    case Init::Kind::kUniform: return rng.uniform(-init.a, init.a);
-    case Init::Kind::kNormal: return init.a * rng.normal();
-    case Init::Kind::kLogIndex: return std::log(static_cast<double>(index % inner + 1));
-    case Init::Kind::kLogUniform: return std::log(rng.uniform(init.a, init.b));
+    case Init::Kind::kConstant:
+      return init.a;
+    case Init::Kind::kUniform:
+      return rng.uniform(-init.a, init.a);
+    case Init::Kind::kNormal:
+      return init.a * rng.normal();
+    case Init::Kind::kLogIndex:
+      return std::log(static_cast<double>(index % inner + 1));
+    case Init::Kind::kLogUniform:
+      return std::log(rng.uniform(init.a, init.b));
     case Init::Kind::kDtBias: {
       const double dt = std::exp(rng.uniform(std::log(init.a), std::log(init.b)));
       return inverse_softplus(std::max(dt, init.floor));
@@ -118,11 +131,17 @@ ModelSpec preset(const std::string& name) {
     s.n_layer = p.n_layer;
     switch (p.kind) {
       case Kind::kMamba1:
-      case Kind::kFalcon: build_mamba1(s, p.kind == Kind::kFalcon); break;
+      case Kind::kFalcon:
+        build_mamba1(s, p.kind == Kind::kFalcon);
+        break;
       case Kind::kMamba2:
-      case Kind::kCodestral: build_mamba2(s, p.kind == Kind::kCodestral); break;
+      case Kind::kCodestral:
+        build_mamba2(s, p.kind == Kind::kCodestral);
+        break;
       case Kind::kSiso:
-      case Kind::kMimo: build_mamba3(s, p.kind == Kind::kMimo, p.mlp); break;
+      case Kind::kMimo:
+        build_mamba3(s, p.kind == Kind::kMimo, p.mlp);
+        break;
     }
     return s;
   }

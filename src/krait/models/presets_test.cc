@@ -17,8 +17,7 @@ struct Statistics {
   int64_t n = 0;
 };
 
-Statistics statistics(
-    const Tensor& t, const std::function<double(double)>& of = [](double v) { return v; }) {
+Statistics statistics(const Tensor& t, const std::function<double(double)>& of = [](double v) { return v; }) {
   Statistics s;
   s.n = t.numel();
   s.low = 1e300;

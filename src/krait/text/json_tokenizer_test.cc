@@ -136,7 +136,8 @@ TEST(JsonTokenizer, TemplateAddsWhatTheModelWants) {
                              R"(,"post_processor":{"type":"Sequence","processors":[)" + kByteLevel +
                              R"(,{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},
     {"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"</s>","type_id":0}}],"pair":[],
-    "special_tokens":{"<s>":{"id":"<s>","ids":[259],"tokens":["<s>"]},"</s>":{"id":"</s>","ids":[260],"tokens":["</s>"]}}}]},)";
+    "special_tokens":{"<s>":{"id":"<s>","ids":[259],"tokens":["<s>"]},
+    "</s>":{"id":"</s>","ids":[260],"tokens":["</s>"]}}}]},)";
   const auto t = open(document(stages));
   EXPECT_EQ(t->encode("the"), (Ids{259, 257, 260}));
   EXPECT_EQ(t->encode("the", {.add_special = false}), (Ids{257}));

@@ -20,8 +20,8 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  virtual std::string name() const = 0;         // "byte-level BPE (llama3)", "SentencePiece unigram", …
-  virtual int64_t vocab_size() const = 0;       // ids lie in [0, vocab_size)
+  virtual std::string name() const = 0;    // "byte-level BPE (llama3)", "SentencePiece unigram", …
+  virtual int64_t vocab_size() const = 0;  // ids lie in [0, vocab_size)
   virtual std::optional<int32_t> bos_id() const = 0;
   virtual std::vector<int32_t> eos_ids() const = 0;  // every id that ends a text or a turn
   virtual std::string chat_template() const = 0;     // Jinja source; empty: none

@@ -110,7 +110,12 @@ std::vector<MixerConfig> examples() {
   c.set("d_inner", 40).set("d_state", 16).set("d_conv", 4).set("dt_rank", 3).set("bias", 0).set("conv_bias", 1);
   c.set("dt_b_c_norm_eps", 0).set("dt_min", 1e-3).set("dt_max", 0.1).set("dt_init_floor", 1e-4).set("dt_scale", 1);
   MixerConfig odd = c;  // sizes that fill no vector, biases, FalconMamba's norms
-  odd.set("d_inner", 37).set("d_state", 5).set("d_conv", 3).set("bias", 1).set("conv_bias", 0).set("dt_b_c_norm_eps", 1e-6);
+  odd.set("d_inner", 37)
+      .set("d_state", 5)
+      .set("d_conv", 3)
+      .set("bias", 1)
+      .set("conv_bias", 0)
+      .set("dt_b_c_norm_eps", 1e-6);
   MixerConfig wide = c;
   wide.set("d_state", 33).set("d_conv", 2);
   return {c, odd, wide};

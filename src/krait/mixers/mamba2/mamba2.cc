@@ -160,12 +160,22 @@ std::unique_ptr<Mixer> make(const MixerConfig& c, int64_t, const ParamSource& p)
 std::vector<MixerConfig> examples() {
   MixerConfig c;
   c.set("d_inner", 48).set("d_ssm", 48).set("n_heads", 3).set("headdim", 16).set("d_state", 16).set("n_groups", 1);
-  c.set("d_conv", 4).set("bias", 0).set("conv_bias", 1).set("D_has_hdim", 0).set("rmsnorm", 1).set("norm_before_gate", 0);
+  c.set("d_conv", 4)
+      .set("bias", 0)
+      .set("conv_bias", 1)
+      .set("D_has_hdim", 0)
+      .set("rmsnorm", 1)
+      .set("norm_before_gate", 0);
   c.set("learned_initial_state", 0).set("dt_limit_min", 0).set("dt_limit_max", std::numeric_limits<double>::infinity());
   c.set("norm_eps", 1e-5).set("dt_min", 1e-3).set("dt_max", 0.1).set("dt_init_floor", 1e-4);
   MixerConfig odd = c;  // groups, limits, biases, norm first
   odd.set("d_inner", 40).set("d_ssm", 40).set("n_heads", 8).set("headdim", 5).set("d_state", 7).set("n_groups", 4);
-  odd.set("d_conv", 3).set("bias", 1).set("conv_bias", 0).set("norm_before_gate", 1).set("dt_limit_min", 0.01).set("dt_limit_max", 0.08);
+  odd.set("d_conv", 3)
+      .set("bias", 1)
+      .set("conv_bias", 0)
+      .set("norm_before_gate", 1)
+      .set("dt_limit_min", 0.01)
+      .set("dt_limit_max", 0.08);
   MixerConfig partial = c;  // a gated MLP inside, D per channel, learned initial states, no norm
   partial.set("d_inner", 60).set("D_has_hdim", 1).set("rmsnorm", 0).set("learned_initial_state", 1);
   return {c, odd, partial};

@@ -131,7 +131,13 @@ std::vector<MixerConfig> examples() {
   c.set("is_mimo", 0).set("mimo_rank", 1).set("is_outproj_norm", 0).set("softplus_A", 0).set("A_floor", 1e-4);
   c.set("norm_eps", 1e-5).set("dt_min", 1e-3).set("dt_max", 0.1).set("dt_init_floor", 1e-4);
   MixerConfig norm = c;  // output norm, groups, all dimensions rotated, the older A
-  norm.set("n_heads", 4).set("headdim", 12).set("d_state", 10).set("n_groups", 2).set("n_angles", 5).set("is_outproj_norm", 1).set("softplus_A", 1);
+  norm.set("n_heads", 4)
+      .set("headdim", 12)
+      .set("d_state", 10)
+      .set("n_groups", 2)
+      .set("n_angles", 5)
+      .set("is_outproj_norm", 1)
+      .set("softplus_A", 1);
   MixerConfig mimo = c;
   mimo.set("is_mimo", 1).set("mimo_rank", 4);
   MixerConfig mimo_norm = norm;
