@@ -31,9 +31,16 @@ TEST(Regex, ClassesAreUnicodeAndOniguruma) {
   EXPECT_EQ(matches(R"(\p{N}+|[^\p{L}]+)", "a12"), (Spans{"1-3"}));
 }
 
+TEST(Regex, ClassesAreOfUnicode16) {
+  EXPECT_EQ(matches(R"(\d+)", "\U000116DE1"), (Spans{"0-5"}));
+  EXPECT_EQ(matches(R"([^\p{Lo}]+)", "a\U00031350b"), (Spans{"0-1", "5-6"}));
+  EXPECT_EQ(matches(R"(\P{L}|\p{^L})", "\U0002EBF01"), (Spans{"4-5"}));
+  EXPECT_EQ(matches(R"(\D)", "\U000116DEx"), (Spans{"4-5"}));
+}
+
 TEST(Regex, RefusesWhatPcre2WouldReadDifferently) {
-  for (const char* pattern :
-       {R"([\p{L}&&[^a]])", R"([[a]b])", R"(\bx)", R"([\W])", R"(a{1,3}+)", R"(\Kx)", "(", "a\\", "[]", R"(\p{)"}) {
+  for (const char* pattern : {R"([\p{L}&&[^a]])", R"([[a]b])", R"(\bx)", R"([\W])", R"([\P{L}a])", R"(a{1,3}+)",
+                              R"(\Kx)", "(", "a\\", "[]", R"(\p{)"}) {
     EXPECT_THROW(Regex{pattern}, Error) << pattern;
   }
 }
