@@ -67,6 +67,17 @@ TEST(ThreadPool, EveryIndexOnceUnderContention) {
   }
 }
 
+// Plain memory, every element written by another thread each round: only the pool orders the writes (thread sanitizer).
+TEST(ThreadPool, RunsAreOrderedInMemory) {
+  ThreadPool pool(4);
+  std::vector<int64_t> v(64);
+  constexpr int kRounds = 2000;
+  for (int64_t round = 0; round < kRounds; ++round) {
+    pool.parallel_for(64, [&](int64_t i) { v[static_cast<size_t>((i * 7 + round) % 64)] += 1; });
+  }
+  for (const int64_t x : v) EXPECT_EQ(x, kRounds);
+}
+
 TEST(ThreadPool, ConcurrentCallersAreServed) {
   ThreadPool pool(2);
   std::atomic<int64_t> sum{0};
