@@ -60,7 +60,6 @@ TEST_F(CliRun, OptionsThatCannotTakeEffectAreErrors) {
     EXPECT_THAT(f.err, HasSubstr("krait: [")) << testing::PrintToString(args);
     EXPECT_EQ(f.out, "") << testing::PrintToString(args);
   }
-  EXPECT_THAT(krait({"run", m, "-p", "a", "-c", "512"}).err, HasSubstr("no context size"));
   EXPECT_EQ(krait({"run", m}).code, 2) << "empty standard input";
   EXPECT_EQ(krait({"run", m, "-f", path("absent")}).code, 1);
   EXPECT_EQ(krait({"run", m, "--load-state", path("absent")}).code, 1);
@@ -240,6 +239,34 @@ TEST_F(CliRun, CtrlCKeepsTheState) {
   const json whole = run({"-p", "abc", "-n", "20000", "--ignore-eos", "--seed", "6"});
   const Ids all = whole["ids"], tail = rest["ids"];
   EXPECT_NE(std::search(all.begin(), all.end(), tail.begin(), tail.end()), all.end());
+}
+
+TEST_F(CliRun, CtrlCBeforeTheFirstTokenSavesNothingAndSaysSo) {
+  const std::string m = model(), state = path("s");
+  std::string prompt;
+  for (int i = 0; i < 40000; ++i) prompt += "abcdefgh";
+  write("long", prompt);
+  Child child({"run", m, "-f", path("long"), "-n", "5", "--save-state", state}, "");  // stalls on the full pipe
+  child.read_output(1);
+  child.kill(SIGINT);
+  const Finished f = child.wait();
+  EXPECT_EQ(f.code, 130) << f.err;
+}
+
+TEST_F(CliRun, TrapG6_WhatCannotActIsRefused) {
+  const std::string m = model();
+  const Finished compute = krait({"run", m, "-p", "a", "-n", "1", "--weights", "f32", "--compute", "bf16"});
+  EXPECT_EQ(compute.code, 2);
+  EXPECT_THAT(compute.err, HasSubstr("--compute bf16 acts on bf16 weights"));
+  const Finished big = krait({"run", m, "-p", "a", "-n", "99999999999999999999"});
+  EXPECT_EQ(big.code, 2);
+  EXPECT_THAT(big.err, HasSubstr("not an integer of 64 bits"));
+}
+
+TEST_F(CliRun, TrapH9_NoContextSize) {
+  const Finished f = krait({"run", model(), "-p", "a", "-c", "512"});
+  EXPECT_EQ(f.code, 2);
+  EXPECT_THAT(f.err, HasSubstr("no context size"));
 }
 
 TEST_F(CliRun, AReaderThatGoesAwayEndsItQuietly) {

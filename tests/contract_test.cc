@@ -112,6 +112,24 @@ TEST_P(Contract, TrapA2_SplitAtEveryPosition) {
   }
 }
 
+TEST_P(Contract, TrapA3_ChunksOfAnyLength) {
+  const Tensor want = whole();
+  SlotStore chunked({mixer_->state_spec()}, 1);
+  for (const int64_t length : {2, 3, 4, 5, 7, 16}) {  // around the taps of the convolution, and beyond
+    mixer_->reset_state(chunked.block(0), 0);
+    for (int64_t at = 0; at < kLength; at += length) {
+      const int64_t n = std::min(length, kLength - at);
+      expect_same_rows(forward(x_.narrow(0, at, n), SeqSpans::one(n, 0), chunked), 0, want, at, n, "chunk");
+    }
+    expect_same_state(0, chunked, 0, "after chunks");
+  }
+}
+
+TEST_P(Contract, TrapB7_TenthCallEqualsTheFirst) {
+  const Tensor want = whole();
+  for (int i = 1; i < 10; ++i) expect_same_rows(whole(), 0, want, 0, kLength, "again");
+}
+
 TEST_P(Contract, TrapA4_StepEqualsForward) {
   const Tensor want = whole();
   SlotStore step({mixer_->state_spec()}, 1);

@@ -1,6 +1,7 @@
 #include "cli.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 
 #include "krait/core/error.h"
 
@@ -27,8 +28,20 @@ Command& Command::option(const std::string& names, std::string& target, const st
   return *this;
 }
 
+namespace {
+
+// CLI11 clamps numbers that do not fit; here they are errors.
+std::string not_an_integer(const std::string& text) {
+  int64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data() + (text.starts_with('+') ? 1 : 0), end, value);
+  return error == std::errc() && at == end ? "" : "'" + text + "' is not an integer of 64 bits";
+}
+
+}  // namespace
+
 Command& Command::option(const std::string& names, int64_t& target, const std::string& help) {
-  app_->add_option(names, target, help)->capture_default_str();
+  app_->add_option(names, target, help)->capture_default_str()->check(not_an_integer);
   return *this;
 }
 
@@ -43,7 +56,12 @@ Command& Command::list(const std::string& names, std::vector<std::string>& targe
 }
 
 Command& Command::list(const std::string& names, std::vector<int64_t>& target, const std::string& help) {
-  app_->add_option(names, target, help)->delimiter(',')->expected(1)->take_all()->capture_default_str();
+  app_->add_option(names, target, help)
+      ->check(not_an_integer)
+      ->delimiter(',')
+      ->expected(1)
+      ->take_all()
+      ->capture_default_str();
   return *this;
 }
 

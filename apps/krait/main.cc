@@ -1,5 +1,6 @@
 // krait: one program, one file a subcommand. Exit codes: 0 ok, 1 failed, 2 usage, 3 bad model or data.
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -19,7 +20,9 @@ int run(int argc, char** argv) {
       "krait");
   app.set_version_flag("--version", kVersion);
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 bad model or data. 'krait COMMAND --help' tells more.");
+  app.footer(
+      "Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 bad model or data, 130 ended by Ctrl-C. 'krait COMMAND --help' "
+      "tells more.");
   krait::cli::Command root(&app);
   krait::cli::add_run(root);
   krait::cli::add_logits(root);
@@ -45,6 +48,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of the write, not a death
   try {
     const int code = run(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {

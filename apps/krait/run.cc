@@ -33,7 +33,11 @@ void print(Output& out, const Job& job, const std::string& prompt, const Outcome
 }
 
 int finish(const RunArgs& a, const Outcome& o) {
-  if (!a.save_state.empty()) write_state(a.save_state, *o.choices.front().state);
+  const auto& state = o.choices.front().state;
+  if (!a.save_state.empty() && state) write_state(a.save_state, *state);
+  if (!a.save_state.empty() && !state) {  // interrupted before the first token was read
+    std::fprintf(stderr, "krait: no token was read, so there is no state to save in %s\n", a.save_state.c_str());
+  }
   if (a.verbose) {
     const std::string line = report_line(o.prompt_read, o.prompt_seconds, o.written(), o.write_seconds);
     std::fprintf(stderr, "[%s]\n", line.c_str());
@@ -53,6 +57,7 @@ std::optional<Outcome> search(const Job& job) {
     return search_beams(job);
   } catch (const Error&) {
     if (Signals::received() == 0) throw;
+    std::fputs("krait: interrupted; a beam search has no text and no state before its end\n", stderr);
     return std::nullopt;
   }
 }

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -124,6 +125,24 @@ std::unique_ptr<text::Tokenizer> open_any_tokenizer(const std::string& path) {
   return text::open_tokenizer(path);
 }
 
+namespace {
+
+// Options and files that the loaded model makes meaningless are refused (trap G6).
+void check_session(const ModelArgs& a, const Session& s) {
+  const auto& params = s.model().params().all();
+  const bool has_bf16 = std::ranges::any_of(
+      params, [](const auto& p) { return p.second.value.rank() == 2 && p.second.value.dtype() == DType::kBF16; });
+  if (a.compute != "f32" && !has_bf16) {
+    fail_usage("[compute] --compute " + a.compute + " acts on bf16 weights, and this model has none; see --weights");
+  }
+  if (s.tokenizer && s.tokenizer->vocab_size() > s.model().padded_vocab_size()) {
+    fail_data("[tokenizer] it has " + std::to_string(s.tokenizer->vocab_size()) + " ids, the model " +
+              std::to_string(s.model().padded_vocab_size()) + ": it belongs to another model");
+  }
+}
+
+}  // namespace
+
 Session open_session(const ModelArgs& a, NeedTokenizer need) {
   Session s;
   s.pool = make_pool(a.threads);
@@ -140,6 +159,7 @@ Session open_session(const ModelArgs& a, NeedTokenizer need) {
     fail_data("[tokenizer] " + s.loaded.checkpoint->path().string() +
               " has no tokenizer (tokenizer.json or tokenizer.model); name one with --tokenizer");
   }
+  check_session(a, s);
   return s;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
 
@@ -68,9 +69,33 @@ void check_tied_head(const io::Checkpoint& c, const FamilyInfo& f, const ModelSp
   if (!same) problems.add(fmt::format("{} differs from {}, but the configuration ties them", head, table));
 }
 
+// Settings that no model can have; every one is named.
+void check_settings(const ModelSpec& spec) {
+  std::string bad;
+  const auto add = [&](const std::string& what, double value) { bad += fmt::format("\n  {} is {}", what, value); };
+  if (!(spec.norm_eps > 0 && spec.norm_eps <= 1)) add("the epsilon of the norms", spec.norm_eps);
+  for (const int32_t id : spec.eos_ids) {
+    if (id < 0 || id >= spec.padded_vocab_size) add("an end-of-text id, outside the vocabulary,", id);
+  }
+  if (!spec.blocks.empty()) {  // a family fills in the same settings for every layer
+    const auto& values = spec.blocks.front().config.values();
+    for (const auto& [key, value] : values) {
+      const bool may_be_infinite = key == "dt_limit_max" && value > 0;
+      if (!std::isfinite(value) && !may_be_infinite) add(key, value);
+      if (value < 0) add(key, value);
+    }
+    const auto low = values.find("dt_limit_min"), high = values.find("dt_limit_max");
+    if (low != values.end() && high != values.end() && low->second > high->second) {
+      add("the lower limit of dt, above the upper one,", low->second);
+    }
+  }
+  if (!bad.empty()) fail_data("[config] settings that make no sense:" + bad);
+}
+
 }  // namespace
 
 ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const ModelSpec& spec) {
+  check_settings(spec);
   ParamStore store;
   Problems problems;
   std::set<std::string> used;

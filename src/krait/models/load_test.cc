@@ -192,6 +192,20 @@ TEST(Load, UnsupportedFamiliesAreRefusedByName) {
   EXPECT_THAT(h.refusal(), HasSubstr("neither 'model_type'"));
 }
 
+TEST(Load, SettingsThatMakeNoSenseAreRefused) {
+  Folder f(tiny_mamba2());
+  f.set("layer_norm_epsilon", Json(-1.0));
+  f.set("eos_token_id", Json(int64_t{99999}));
+  Json limit = Json::array();
+  limit.push(Json(1.0));
+  limit.push(Json(0.5));
+  f.set("time_step_limit", std::move(limit));
+  const std::string why = f.refusal();
+  EXPECT_THAT(why, HasSubstr("the epsilon of the norms is -1"));
+  EXPECT_THAT(why, HasSubstr("is 99999"));
+  EXPECT_THAT(why, HasSubstr("the lower limit of dt"));
+}
+
 TEST(Load, SettingsThatNothingReadsAreRefused) {
   Folder f(tiny_mamba3());
   f.set_ssm("sparkle", Json(true));

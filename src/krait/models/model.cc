@@ -121,9 +121,13 @@ uint64_t Model::fingerprint() const {
     mix_text(b.mixer);
     for (const auto& [key, value] : b.config.values()) mix_text(fmt::format("{}={}", key, value));
   }
-  for (const auto& [name, p] : params_.all()) {
-    mix_text(fmt::format("{} {} {} {}", name, p.value.shape().str(), name_of(p.value.dtype()), p.neg_exp));
-    mix(p.value.bytes(), static_cast<size_t>(p.value.nbytes()));
+  for (const ParamSpec& p : model_params(spec_)) {
+    // Vectors count as the f32 values they act with, so that a conversion which widens them keeps the fingerprint.
+    const Param& param = params_.get(p.name);
+    const bool widened = p.role == ParamRole::kVector && !param.neg_exp;
+    const Tensor t = widened ? params_.f32(p.name) : param.value;
+    mix_text(fmt::format("{} {} {} {}", p.name, t.shape().str(), name_of(t.dtype()), param.neg_exp));
+    mix(t.bytes(), static_cast<size_t>(t.nbytes()));
   }
   fingerprint_ = h;
   return h;
