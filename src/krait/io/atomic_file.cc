@@ -57,16 +57,21 @@ AtomicFile::AtomicFile(fs::path path) : path_(resolve(path)) {
   if (exists && !S_ISREG(st.st_mode)) {  // never rename over a folder or a device
     throw Error(ErrorCode::kFailed, fmt::format("[write] {}: it exists and is not a regular file", path_.string()));
   }
+  // Without a name a killed process leaves nothing behind. Not every file system can, and naming it later needs /proc.
+  if (::access("/proc/self/fd", X_OK) == 0) {
+    fd_ = ::open(folder_of(path_).c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
+  }
   // A name left behind by a killed process of the same number is not ours to touch: take the next.
-  do {
+  while (fd_ < 0) {
     temporary_ = temporary_name(path_);
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  } while (fd_ < 0 && errno == EEXIST);
+    if (fd_ < 0 && errno != EEXIST) break;
+  }
   if (fd_ < 0) fail(path_, "cannot create a file in its folder", errno);
   if (exists && ::fchmod(fd_, st.st_mode & 0777) != 0) {
     const int error = errno;
     ::close(fd_);
-    ::unlink(temporary_.c_str());
+    if (!temporary_.empty()) ::unlink(temporary_.c_str());
     fail(path_, "cannot set permissions", error);
   }
 }
@@ -102,6 +107,19 @@ void AtomicFile::pad_to(size_t alignment) {
 void AtomicFile::commit() {
   if (fd_ < 0) throw Error(ErrorCode::kInternal, "[write] " + path_.string() + ": committed twice");
   if (::fsync(fd_) != 0) fail(path_, "cannot sync", errno);
+  if (temporary_.empty()) {
+    const std::string self = fmt::format("/proc/self/fd/{}", fd_);
+    int rc = -1;
+    do {
+      temporary_ = temporary_name(path_);
+      rc = ::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, temporary_.c_str(), AT_SYMLINK_FOLLOW);
+    } while (rc != 0 && errno == EEXIST);
+    if (rc != 0) {
+      const int error = errno;
+      temporary_.clear();
+      fail(path_, "cannot name the file", error);
+    }
+  }
   if (::close(std::exchange(fd_, -1)) != 0) fail(path_, "cannot close", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_, "cannot rename into place", errno);
   temporary_.clear();

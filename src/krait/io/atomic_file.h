@@ -7,8 +7,9 @@
 
 namespace krait::io {
 
-// Written beside `path` under a temporary name; commit() syncs and renames it into place. Destroyed without commit():
-// the temporary file is removed and `path` is as it was. Every failure (full disk included) throws kFailed.
+// Written beside `path` without a name (under a temporary one where the file system wants one); commit() syncs and
+// renames it into place. Destroyed without commit(): the temporary file is removed and `path` is as it was. Every
+// failure (full disk included) throws kFailed.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
