@@ -263,6 +263,13 @@ TEST_F(CliRun, TrapG6_WhatCannotActIsRefused) {
   EXPECT_THAT(big.err, HasSubstr("not an integer of 64 bits"));
 }
 
+TEST_F(CliRun, TrapB8_TwoProcessesAgreeBitForBit) {
+  const Args args = {"-p", "abc", "-n", "30", "--seed", "4", "--ignore-eos", "--logprobs", "3"};
+  const json a = run(args), b = run(args);
+  EXPECT_EQ(a["ids"], b["ids"]);
+  EXPECT_EQ(a["logprobs"], b["logprobs"]);
+}
+
 TEST_F(CliRun, TrapH9_NoContextSize) {
   const Finished f = krait({"run", model(), "-p", "a", "-c", "512"});
   EXPECT_EQ(f.code, 2);

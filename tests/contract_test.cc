@@ -125,6 +125,17 @@ TEST_P(Contract, TrapA3_ChunksOfAnyLength) {
   }
 }
 
+TEST_P(Contract, TrapA8_TheInitialStateIsRead) {
+  if (mixer_->state_spec().empty()) GTEST_SKIP() << "keeps no state";
+  constexpr int64_t kHalf = kLength / 2;
+  SlotStore slots({mixer_->state_spec()}, 2);
+  for (int64_t s = 0; s < 2; ++s) mixer_->reset_state(slots.block(0), s);
+  forward(x_.narrow(0, 0, kHalf), SeqSpans::one(kHalf, 0), slots);
+  const Tensor warm = forward(x_.narrow(0, kHalf, 1), SeqSpans::one(1, 0), slots);
+  const Tensor cold = forward(x_.narrow(0, kHalf, 1), SeqSpans::one(1, 1), slots);
+  EXPECT_NE(std::memcmp(warm.f32(), cold.f32(), kWidth * sizeof(float)), 0);
+}
+
 TEST_P(Contract, TrapB7_TenthCallEqualsTheFirst) {
   const Tensor want = whole();
   for (int i = 1; i < 10; ++i) expect_same_rows(whole(), 0, want, 0, kLength, "again");

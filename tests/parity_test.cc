@@ -52,7 +52,8 @@ void expect_mamba3_state(const SlotStore& s, size_t block, const Npz& g, const s
 
 class Tiny : public testing::TestWithParam<const char*> {};
 
-TEST_P(Tiny, LogitsGreedyAndStates) {
+// Traps J1, J4: every generation generates.
+TEST_P(Tiny, TrapsJ1J4_LogitsGreedyAndStates) {
   const fs::path folder = shared("data/tiny") / GetParam();
   KRAIT_NEEDS_SHARED(folder);
   const LoadedModel loaded = load_model(folder, runtime());

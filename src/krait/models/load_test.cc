@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <fstream>
 #include <limits>
 
@@ -190,6 +191,16 @@ TEST(Load, UnsupportedFamiliesAreRefusedByName) {
   Folder h(tiny_mamba2());
   h.config = Json::object();
   EXPECT_THAT(h.refusal(), HasSubstr("neither 'model_type'"));
+}
+
+// Trap C12: time_step_min and _max belong to the initialisation; they never limit dt.
+TEST(Load, TrapC12_TimeStepMinIsNoLimit) {
+  Folder f(tiny_mamba2());
+  f.set("time_step_min", Json(0.5));
+  f.set("time_step_max", Json(0.6));
+  const MixerConfig& c = f.load().blocks.front().config;
+  EXPECT_EQ(c.number("dt_limit_min"), 0);
+  EXPECT_TRUE(std::isinf(c.number("dt_limit_max")));
 }
 
 TEST(Load, SettingsThatMakeNoSenseAreRefused) {

@@ -178,7 +178,7 @@ TEST_P(Mamba1Scan, OutputMayBeTheInput) {
   for (int64_t t = 0; t < 37; ++t) EXPECT_TRUE(same_bits(q.x.row(t), &want[static_cast<size_t>(t * 70)], 70)) << t;
 }
 
-TEST_P(Mamba1Scan, TrapB4_LargeStepsStayFinite) {
+TEST_P(Mamba1Scan, TrapsB4B11_LargeStepsStayFinite) {
   Problem q({20, 4}, 1024, 6);
   for (int64_t t = 0; t < 1024; ++t) {
     for (int64_t e = 0; e < 20; ++e) q.dt.row(t)[e] = static_cast<float>((t * 20 + e) % 24) - 12;  // dt up to 12

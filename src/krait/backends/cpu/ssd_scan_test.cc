@@ -190,7 +190,7 @@ TEST_P(SsdScan, OutputMayBeTheInput) {
   }
 }
 
-TEST_P(SsdScan, TrapB4_LargeStepsStayFinite) {
+TEST_P(SsdScan, TrapsB4B11_LargeStepsStayFinite) {
   Problem q({24, 4, 4, 1}, 1024, 7);
   for (int64_t t = 0; t < 1024; ++t) {
     for (int64_t h = 0; h < 24; ++h) q.dt.row(t)[h] = static_cast<float>((t + h) % 24) - 12;  // dt up to 12
