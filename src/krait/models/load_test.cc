@@ -203,6 +203,13 @@ TEST(Load, TrapC12_TimeStepMinIsNoLimit) {
   EXPECT_TRUE(std::isinf(c.number("dt_limit_max")));
 }
 
+TEST(Load, EverySizeThatIsNoIntegerIsNamed) {
+  Folder f(tiny_mamba2());
+  f.set("hidden_size", Json("a"));
+  f.set("vocab_size", Json(1.5));
+  EXPECT_THAT(f.refusal(), AllOf(HasSubstr("hidden_size: "), HasSubstr("vocab_size: ")));
+}
+
 TEST(Load, SettingsThatMakeNoSenseAreRefused) {
   Folder f(tiny_mamba2());
   f.set("layer_norm_epsilon", Json(-1.0));

@@ -1,7 +1,9 @@
 // Hugging Face folders: model_type mamba, mamba2, falcon_mamba (spec/mamba.md §2.1, §3.1).
 #include <fmt/format.h>
 
+#include <initializer_list>
 #include <limits>
+#include <utility>
 
 #include "krait/core/error.h"
 #include "krait/models/family.h"
@@ -85,6 +87,19 @@ void parse_mamba2(const Json& j, ModelSpec& spec) {
   for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba2(spec, i, m);
 }
 
+// Sizes that must be there: one error names all that are missing or no integers.
+void read_sizes(const Json& j, std::initializer_list<std::pair<const char*, int64_t*>> sizes) {
+  std::string problems;
+  for (const auto& [key, target] : sizes) {
+    try {
+      *target = j.at(key).as_integer();
+    } catch (const Error& e) {
+      problems += fmt::format("\n  {}: {}", key, e.what());
+    }
+  }
+  if (!problems.empty()) fail_data("[config] sizes that cannot be read:" + problems);
+}
+
 ModelSpec parse(const io::Checkpoint& c) {
   const Json& j = c.config();
   const std::string type = j.at("model_type").as_string();
@@ -96,9 +111,8 @@ ModelSpec parse(const io::Checkpoint& c) {
   }
   ModelSpec spec;
   spec.architecture = type;
-  spec.d_model = j.at("hidden_size").as_integer();
-  spec.n_layer = j.at("num_hidden_layers").as_integer();
-  spec.vocab_size = j.at("vocab_size").as_integer();
+  read_sizes(j,
+             {{"hidden_size", &spec.d_model}, {"num_hidden_layers", &spec.n_layer}, {"vocab_size", &spec.vocab_size}});
   check_positive("hidden_size", spec.d_model);
   check_positive("num_hidden_layers", spec.n_layer, kMostLayers);
   check_positive("vocab_size", spec.vocab_size);
