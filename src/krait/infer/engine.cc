@@ -139,6 +139,7 @@ struct Engine::Impl {
   // One forward pass over what the scheduler picks.
   void forward() {
     std::vector<int64_t> pending;
+    pending.reserve(running.size());
     for (const Running& r : running) pending.push_back(r.ended ? 0 : static_cast<int64_t>(r.unread().size()));
     const std::vector<int64_t> now = schedule(pending, options.max_batch_tokens);
     std::vector<int32_t> ids;

@@ -164,6 +164,7 @@ std::vector<TokenLogprob> Sampler::distribution(std::span<const float> logits, c
   double total = 0;
   for (const Weighted& k : kept) total += k.weight;
   std::vector<TokenLogprob> out;
+  out.reserve(kept.size());
   for (const Weighted& k : kept) out.push_back({k.id, std::log(k.weight / total)});
   return out;
 }
