@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "krait/io/test_folder.h"
 #include "krait/models/export.h"
 #include "tests/tiny_models.h"
 
@@ -24,12 +25,12 @@ int64_t open_files() {
 }
 
 TEST(Resources, ThousandLoadsLeaveNothingBehind) {
-  const fs::path folder = fs::path(testing::TempDir()) / ("krait-loads-" + std::to_string(getpid()));
+  const io::TestFolder folder;
   const ModelSpec spec = tiny_spec("mamba2");
-  save_folder(spec, random_params(spec, 1, DType::kBF16, pool()), folder, CheckpointForm::kAuto);
+  save_folder(spec, random_params(spec, 1, DType::kBF16, pool()), folder / "model", CheckpointForm::kAuto);
   const std::vector<int32_t> ids = {1, 2, 3};
   const auto load_once = [&] {
-    const LoadedModel m = load_model(folder, runtime());
+    const LoadedModel m = load_model(folder / "model", runtime());
     ASSERT_EQ(all_logits(*m.model, ids).dim(0), 3);
   };
   for (int i = 0; i < 50; ++i) load_once();
@@ -37,7 +38,6 @@ TEST(Resources, ThousandLoadsLeaveNothingBehind) {
   for (int i = 0; i < 1000; ++i) load_once();
   EXPECT_EQ(open_files(), files);
   EXPECT_LT(resident_bytes() - memory, int64_t{4} << 20);
-  fs::remove_all(folder);
 }
 
 }  // namespace

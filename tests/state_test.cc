@@ -9,6 +9,7 @@
 
 #include "krait/core/error.h"
 #include "krait/infer/state_pool.h"
+#include "krait/io/test_folder.h"
 #include "tests/tiny_models.h"
 
 namespace krait::test {
@@ -50,12 +51,6 @@ State state_after(const Model& m, std::span<const int32_t> ids) {
   return s.state();
 }
 
-struct TempFolder {
-  fs::path path = fs::temp_directory_path() / ("krait_state_test_" + std::to_string(getpid()));
-  TempFolder() { fs::create_directories(path); }
-  ~TempFolder() { fs::remove_all(path); }
-};
-
 class States : public testing::TestWithParam<std::string> {
  protected:
   std::unique_ptr<Model> model_ = tiny_model(GetParam());
@@ -79,12 +74,12 @@ TEST_P(States, TrapA10_ShortPrompts) {
 }
 
 TEST_P(States, TrapA5_ResumedFromAFileEqualsUninterrupted) {
-  const TempFolder folder;
+  const io::TestFolder folder;
   const State whole = state_after(*model_, ids_);
   for (size_t cut = 0; cut <= ids_.size(); ++cut) {
-    write_state(folder.path / "s", state_after(*model_, std::span(ids_).first(cut)));
+    write_state(folder / "s", state_after(*model_, std::span(ids_).first(cut)));
     StatePool pool(*model_, 1);
-    Sequence s(pool, read_state(folder.path / "s"));
+    Sequence s(pool, read_state(folder / "s"));
     s.read(std::span(ids_).subspan(cut));
     EXPECT_TRUE(s.state() == whole) << "cut at " << cut;
   }

@@ -54,7 +54,7 @@ TEST(ExportGguf, TrapC1_TrapC14_EveryModelSurvivesTheRoundTrip) {
   for (const auto& [name, spec] : all_tiny_specs()) {
     for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
       SCOPED_TRACE(name + ", " + std::string(name_of(dtype)));
-      const TempFolder out;
+      const TestFolder out;
       const ParamStore params = tiny_params(spec, dtype);
       save_gguf(spec, params, out / "m.gguf", {});
       const ReadBack r = read_back(out / "m.gguf");
@@ -77,7 +77,7 @@ TEST(ExportGguf, TrapC1_TrapC14_EveryModelSurvivesTheRoundTrip) {
 
 // The table of spec/gguf.md §2 and §3.
 TEST(ExportGguf, MambaHasLlamasKeysAndShapes) {
-  const TempFolder out;
+  const TestFolder out;
   const ModelSpec spec = tiny_mamba1();
   save_gguf(spec, tiny_params(spec, DType::kF16), out / "m.gguf", {});
   const auto g = io::Gguf::open(out / "m.gguf");
@@ -115,7 +115,7 @@ TEST(ExportGguf, MambaHasLlamasKeysAndShapes) {
 }
 
 TEST(ExportGguf, Mamba2HasLlamasKeysAndShapes) {
-  const TempFolder out;
+  const TestFolder out;
   Mamba2Settings m = mamba2_settings();
   m.n_groups = 2;
   const ModelSpec spec = tiny_mamba2(m);
@@ -135,7 +135,7 @@ TEST(ExportGguf, Mamba2HasLlamasKeysAndShapes) {
 
 // Trap C4: FalconMamba is `mamba` with ssm.dt_b_c_rms; its own epsilon is kept, and assumed where a file lacks it.
 TEST(ExportGguf, TrapC4_FalconMambaKeepsItsEpsilon) {
-  const TempFolder out;
+  const TestFolder out;
   Mamba1Settings m;
   m.dt_b_c_norm_eps = 1e-7;
   const ModelSpec spec = tiny_mamba1(m);
@@ -172,7 +172,7 @@ TEST(ExportGguf, WhatLlamaLacksIsNotCalledByItsNames) {
 
 // Trap C7: rows that pad the vocabulary are known as such, ours by a key, llama.cpp's by the tokens' names.
 TEST(ExportGguf, TrapC7_PaddedRowsAreNoTokens) {
-  const TempFolder out;
+  const TestFolder out;
   ModelSpec spec = tiny_mamba2();  // 21 of 24 rows
   const ParamStore params = tiny_params(spec);
   spec.vocab_size = 24;
@@ -194,7 +194,7 @@ TEST(ExportGguf, TrapC7_PaddedRowsAreNoTokens) {
 }
 
 TEST(ExportGguf, RefusesWhatItCannotExpress) {
-  const TempFolder out;
+  const TestFolder out;
   ModelSpec mixed = tiny_mamba2();
   mixed.blocks[1].config.set("d_state", 6);
   EXPECT_THAT(refusal([&] { gguf_values(mixed); }), HasSubstr("sub-block 1 (mamba2) differs"));
@@ -225,7 +225,7 @@ class Changed : public testing::Test {
     io::write_gguf(out_ / "changed.gguf", GgufValues(values_.begin(), values_.end()), tensors);
     return refusal([&] { read_back(out_ / "changed.gguf"); });
   }
-  TempFolder out_;
+  TestFolder out_;
   std::shared_ptr<const io::Gguf> gguf_;
   std::map<std::string, io::Gguf::Value> values_;
   std::map<std::string, Tensor> tensors_;

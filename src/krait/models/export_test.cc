@@ -26,7 +26,7 @@ std::string refusal(const std::function<void()>& f) {
 // Either a form holds all of a model, or it refuses it.
 void expect_round_trip_or_refusal(const std::string& name, ModelSpec spec, CheckpointForm form) {
   SCOPED_TRACE(name);
-  const TempFolder out;
+  const TestFolder out;
   const ParamStore params = tiny_params(spec, DType::kBF16);
   try {
     save_folder(spec, params, out / "m", form);
@@ -81,7 +81,7 @@ TEST(ExportFolder, TrapC7_RefusesMlpWidthsThatWouldBeRoundedUp) {
 }
 
 TEST(ExportFolder, DoesNotOverwrite) {
-  const TempFolder out;
+  const TestFolder out;
   const ModelSpec spec = tiny_mamba2();
   save_folder(spec, tiny_params(spec), out / "m", CheckpointForm::kAuto);
   EXPECT_THAT(refusal([&] { save_folder(spec, tiny_params(spec), out / "m", CheckpointForm::kAuto); }),

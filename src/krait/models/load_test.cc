@@ -74,7 +74,7 @@ class Folder {
     out.set(key, std::move(v));
     object = std::move(out);
   }
-  TempFolder out_;
+  TestFolder out_;
 };
 
 std::string mixer(int layer, const char* name) { return layer_prefix(layer) + ".mixer." + name; }

@@ -1,8 +1,5 @@
 // Small models of every kind and option, for the tests of this folder.
 #pragma once
-#include <gtest/gtest.h>
-#include <unistd.h>
-
 #include <filesystem>
 #include <limits>
 #include <string>
@@ -11,6 +8,7 @@
 
 #include "krait/core/rng.h"
 #include "krait/core/thread_pool.h"
+#include "krait/io/test_folder.h"
 #include "krait/models/export.h"
 #include "krait/models/family.h"
 #include "krait/models/presets.h"
@@ -19,22 +17,7 @@ namespace krait::test {
 
 namespace fs = std::filesystem;
 
-// A folder of its own, removed with everything in it.
-class TempFolder {
- public:
-  TempFolder() {
-    std::string name = (fs::path(testing::TempDir()) / "krait_XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) ADD_FAILURE() << "no temporary folder";
-    path_ = name;
-  }
-  ~TempFolder() { fs::remove_all(path_); }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  fs::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  fs::path path_;
-};
+using io::TestFolder;
 
 inline ModelSpec shell(const std::string& architecture, int64_t vocab = 21, int64_t multiple = 8) {
   ModelSpec s;
