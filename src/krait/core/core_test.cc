@@ -55,6 +55,27 @@ TEST(Tensor, NarrowReshapeClone) {
   EXPECT_THROW(Shape({int64_t{1} << 40, int64_t{1} << 40}), Error);
 }
 
+TEST(Tensor, BlockTypesCountBytesByWholeBlocks) {
+  const Tensor t = Tensor::zeros({3, 512}, DType::kQ4_K);
+  EXPECT_EQ(t.nbytes(), 3 * 2 * 144);
+  EXPECT_EQ(t.narrow(0, 1, 2).bytes() - t.bytes(), 2 * 144);
+  EXPECT_EQ(t.narrow(0, 1, 2).nbytes(), 2 * 2 * 144);
+  EXPECT_EQ(t.narrow(0, 1, 1).clone().nbytes(), 2 * 144);
+  EXPECT_EQ(t.reshape({6, 256}).nbytes(), t.nbytes());
+  EXPECT_EQ(size_of(DType::kQ8_0), 0);
+  EXPECT_EQ(bytes_of(DType::kBF16, 7), 14);
+  EXPECT_EQ(name_of(DType::kIQ4_XS), "iq4_xs");
+}
+
+TEST(Tensor, BlockTypesAreNotCutWithinARow) {
+  EXPECT_THROW(Tensor::empty({2, 100}, DType::kQ8_0), Error);
+  EXPECT_THROW(Tensor::empty({}, DType::kQ8_0), Error);
+  const Tensor t = Tensor::zeros({2, 256}, DType::kQ8_0);
+  EXPECT_THROW(t.narrow(1, 0, 32), Error);
+  EXPECT_THROW(t.reshape({32, 16}), Error);
+  EXPECT_THROW(t.reshape({512}).narrow(0, 0, 32), Error);
+}
+
 TEST(ThreadPool, EveryIndexOnceUnderContention) {
   for (int threads : {1, 2, 5}) {
     ThreadPool pool(threads);

@@ -17,9 +17,18 @@ void set_row_major(const Shape& shape, std::array<int64_t, Shape::kMaxRank>& str
   }
 }
 
+void check_blocks(const char* op, const Shape& shape, DType dtype) {
+  if (!is_block_type(dtype)) return;
+  if (shape.rank() < 1 || shape[-1] % block_of(dtype).elements != 0) {
+    throw Error(ErrorCode::kInternal, "[" + std::string(op) + "] rows of " + shape.str() + " are no whole blocks of " +
+                                          std::string(name_of(dtype)));
+  }
+}
+
 }  // namespace
 
 Tensor Tensor::empty(const Shape& shape, DType dtype) {
+  check_blocks("empty", shape, dtype);
   Tensor t;
   t.shape_ = shape;
   t.dtype_ = dtype;
@@ -40,6 +49,7 @@ Tensor Tensor::zeros(const Shape& shape, DType dtype) {
 }
 
 Tensor Tensor::view_of(std::shared_ptr<const void> owner, const void* data, const Shape& shape, DType dtype) {
+  check_blocks("view_of", shape, dtype);
   Tensor t;
   t.owner_ = std::move(owner);
   t.data_ = const_cast<void*>(data);
@@ -64,12 +74,15 @@ Tensor Tensor::narrow(int d, int64_t start, int64_t length) const {
     throw Error(ErrorCode::kInternal, "[narrow] " + std::to_string(start) + "+" + std::to_string(length) +
                                           " is outside dimension " + std::to_string(d) + " of " + shape_.str());
   }
+  if (is_block_type(dtype_) && (d != 0 || rank() == 1)) {
+    throw Error(ErrorCode::kInternal, "[narrow] rows of " + std::string(name_of(dtype_)) + " cannot be cut");
+  }
   Tensor t = *this;
   std::array<int64_t, Shape::kMaxRank> dims{};
   for (int i = 0; i < rank(); ++i) dims[static_cast<size_t>(i)] = dim(i);
   dims[static_cast<size_t>(d)] = length;
   t.shape_ = Shape(std::span<const int64_t>(dims.data(), static_cast<size_t>(rank())));
-  t.data_ = static_cast<std::byte*>(data_) + start * stride(d) * size_of(dtype_);
+  t.data_ = static_cast<std::byte*>(data_) + bytes_of(dtype_, start * stride(d));
   return t;
 }
 
@@ -77,6 +90,7 @@ Tensor Tensor::reshape(const Shape& shape) const {
   if (!is_contiguous() || shape.numel() != numel()) {
     throw Error(ErrorCode::kInternal, "[reshape] " + shape_.str() + " cannot be viewed as " + shape.str());
   }
+  check_blocks("reshape", shape, dtype_);
   Tensor t = *this;
   t.shape_ = shape;
   set_row_major(shape, t.strides_);

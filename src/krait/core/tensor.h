@@ -1,4 +1,6 @@
 // Tensor: a value type that views a shared buffer. Row-major unless narrowed; strides are in elements.
+// Of a block type (core/dtype.h) each row of the last dimension is a whole number of blocks; such a tensor is reached
+// by bytes(), and its rows cannot be cut.
 #pragma once
 #include <cstddef>
 #include <memory>
@@ -27,7 +29,7 @@ class Tensor {
   int64_t numel() const { return shape_.numel(); }
   int64_t stride(int i) const { return strides_[static_cast<size_t>(i < 0 ? rank() + i : i)]; }
   bool is_contiguous() const;
-  int64_t nbytes() const { return numel() * size_of(dtype_); }
+  int64_t nbytes() const { return bytes_of(dtype_, numel()); }
 
   // Typed access; throws kInternal when T is not the dtype. bf16 and f16 are read through uint16_t.
   template <class T>
