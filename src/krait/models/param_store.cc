@@ -6,6 +6,7 @@
 #include "krait/core/error.h"
 #include "krait/core/half.h"
 #include "krait/mixers/registry.h"
+#include "krait/ops/dequantize.h"
 
 namespace krait {
 namespace {
@@ -77,23 +78,23 @@ Tensor ParamStore::neg_exp(const std::string& name) const {
 }
 
 Tensor to_f32(const Tensor& t) {
-  if (t.dtype() == DType::kF32) return t.clone();
+  switch (t.dtype()) {
+    case DType::kF64:
+      break;
+    case DType::kF32:
+    case DType::kBF16:
+    case DType::kF16:
+      return dequantize(t);
+    default:
+      if (is_block_type(t.dtype())) return dequantize(t);
+      fail_data("[params] a tensor of " + std::string(name_of(t.dtype())) + " cannot serve as f32");
+  }
   const Tensor src = t.is_contiguous() ? t : t.clone();
   Tensor out = Tensor::empty(t.shape());
-  const int64_t n = t.numel();
-  const std::byte* p = src.bytes();
-  for (int64_t i = 0; i < n; ++i) {
-    if (t.dtype() == DType::kF64) {
-      double v;
-      std::memcpy(&v, p + i * 8, 8);
-      out.f32()[i] = static_cast<float>(v);
-    } else if (t.dtype() == DType::kBF16 || t.dtype() == DType::kF16) {
-      uint16_t h;
-      std::memcpy(&h, p + i * 2, 2);
-      out.f32()[i] = t.dtype() == DType::kBF16 ? bf16_to_f32(h) : f16_to_f32(h);
-    } else {
-      fail_data("[params] a tensor of " + std::string(name_of(t.dtype())) + " cannot serve as f32");
-    }
+  for (int64_t i = 0; i < t.numel(); ++i) {
+    double v;
+    std::memcpy(&v, src.bytes() + i * 8, 8);
+    out.f32()[i] = static_cast<float>(v);
   }
   return out;
 }

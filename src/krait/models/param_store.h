@@ -32,7 +32,7 @@ class ParamStore {
   std::map<std::string, Param> params_;
 };
 
-// Contiguous f32 copy of a f32, f64, bf16 or f16 tensor; throws kBadData on another dtype.
+// Contiguous f32 copy of a f32, f64, bf16, f16 or block tensor; throws kBadData on another dtype.
 Tensor to_f32(const Tensor& t);
 
 // f32 -> kF32, kBF16 or kF16, rounded to nearest even.

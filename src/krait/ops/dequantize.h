@@ -1,0 +1,10 @@
+// Weights of any stored type as f32.
+#pragma once
+#include "krait/core/tensor.h"
+
+namespace krait {
+
+// Contiguous f32 copy, same shape, of a f32, bf16, f16 or block tensor; throws kInternal on another type.
+Tensor dequantize(const Tensor&);
+
+}  // namespace krait
