@@ -266,5 +266,13 @@ TEST_P(States, DiffNamesWhatDiffers) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, States, testing::ValuesIn(tiny_names()), [](const auto& i) { return i.param; });
 
+TEST(StateFile, FixtureIsReadAndWrittenAgain) {
+  const fs::path path = fs::path(KRAIT_SOURCE_DIR) / "tests/fixtures/conversation.state";
+  const State s = read_state(path);
+  EXPECT_EQ(s.position(), 3);
+  EXPECT_EQ(s.head.last_logits.f32()[3], 3.0f);
+  EXPECT_EQ(bytes_of(s), io::read_text(path));
+}
+
 }  // namespace
 }  // namespace krait::test

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
+
 #include "krait/core/error.h"
 #include "krait/text/factories.h"
 
@@ -185,6 +188,14 @@ TEST(ChatTemplate, ChosenFromTheTokenizer) {
   v.chat_template = "{{ bos_token }}own{{ eos_token }}";
   EXPECT_EQ(choose_chat_template(*make_gguf_spm(v))->render({}, false), "<bos>own<eos>");
   EXPECT_EQ(choose_chat_template(*make_gguf_spm(v), "plain")->render({{"user", "x"}}, false), "x");
+}
+
+TEST(ChatTemplate, FixtureRenders) {
+  std::ifstream in(std::string(KRAIT_SOURCE_DIR) + "/tests/fixtures/chat.jinja");
+  const std::string source(std::istreambuf_iterator<char>(in), {});
+  EXPECT_EQ(run(source, kTalk, true),
+            "<s>[Be nice.]\n<user>Hi \"you\"</s>\n<assistant>Yes.</s>\n<user>Bye\n<assistant>");
+  EXPECT_THAT(error_of(source, {{"assistant", "Yes."}}), HasSubstr("roles must alternate"));
 }
 
 }  // namespace

@@ -273,5 +273,15 @@ TEST_F(SideFilesTest, FoldersAreOpenedByWhatTheyHold) {
   EXPECT_THROW(open_tokenizer(folder_ / "other"), Error);
 }
 
+// Ids and text as the tokenizers package 0.23 has them.
+TEST(JsonTokenizer, UnigramFixtureAsThePackage) {
+  std::ifstream in(std::string(KRAIT_SOURCE_DIR) + "/tests/fixtures/unigram.json");
+  const auto t = open({std::istreambuf_iterator<char>(in), {}});
+  EXPECT_EQ(t->encode("ab  a caf\u00e9\n <s>b"), (Ids{11, 1, 5, 4, 1, 6, 11, 3}));
+  EXPECT_EQ(t->encode("\u00e9 a"), (Ids{11, 1, 8, 9, 4}));
+  EXPECT_EQ(t->encode("xyz ab"), (Ids{11, 1, 0, 1, 5}));
+  EXPECT_EQ(t->decode(Ids{11, 1, 8, 9, 4}, false), "<s> \u00e9 a");
+}
+
 }  // namespace
 }  // namespace krait::text
