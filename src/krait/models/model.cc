@@ -20,7 +20,9 @@ class PrefixedParams final : public ParamSource {
   bool has(const std::string& name) const override { return store_.has(prefix_ + name); }
   Tensor f32(const std::string& name) const override { return store_.f32(prefix_ + name); }
   Tensor neg_exp(const std::string& name) const override { return store_.neg_exp(prefix_ + name); }
-  Weight matmul(const std::string& name) const override { return {runtime_, store_.get(prefix_ + name).value}; }
+  Weight matmul(const std::string& name) const override {
+    return {runtime_, store_.get(prefix_ + name).value, prefix_ + name};
+  }
 
  private:
   const ParamStore& store_;
@@ -59,7 +61,8 @@ Model::Model(ModelSpec spec, ParamStore params, Runtime runtime)
     blocks_.push_back({load_norm(b.norm), find_mixer(b.mixer).make(b.config, spec_.d_model, source)});
   }
   final_norm_ = load_norm(kFinalNormName);
-  head_ = Weight(runtime_, params_.get(spec_.tie_embeddings ? kEmbeddingName : kHeadName).value);
+  const char* head = spec_.tie_embeddings ? kEmbeddingName : kHeadName;
+  head_ = Weight(runtime_, params_.get(head).value, head);
 }
 
 NormWeights Model::load_norm(const std::string& name) const {

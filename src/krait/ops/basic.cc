@@ -43,6 +43,7 @@ Tensor linear(ForwardContext& ctx, const Tensor& x, const Weight& w, const Tenso
     throw Error(ErrorCode::kInternal, fmt::format("[matmul] x is {}, weight wants K = {}", x.shape().str(), w.K()));
   }
   check_rows("matmul", "x", x, -1, w.K());
+  if (ctx.runtime.observer != nullptr) ctx.runtime.observer->matmul(w.name(), x);
   Tensor y = Tensor::empty({x.dim(0), w.N()});
   MatmulParams p{};
   p.x = x.f32();

@@ -1,10 +1,12 @@
 #include "krait/ops/weight.h"
 
+#include <utility>
+
 #include "krait/core/error.h"
 
 namespace krait {
 
-Weight::Weight(const Runtime& rt, const Tensor& rows) {
+Weight::Weight(const Runtime& rt, const Tensor& rows, std::string name) : name_(std::move(name)) {
   if (rows.rank() != 2 || !rows.is_contiguous()) {
     throw Error(ErrorCode::kInternal, "[weight] a matmul operand is [N, K] and contiguous, got " + rows.shape().str());
   }

@@ -1,5 +1,7 @@
 // Weight: a matmul operand W of y = x · Wᵀ, logical [N, K], held in the backend's packed layout.
 #pragma once
+#include <string>
+
 #include "krait/core/tensor.h"
 #include "krait/ops/runtime.h"
 
@@ -8,19 +10,21 @@ namespace krait {
 class Weight {
  public:
   Weight() = default;
-  // Packs `rows` [N, K] (f32, bf16 or f16; contiguous). The source is not kept.
-  Weight(const Runtime&, const Tensor& rows);
+  // Packs `rows` [N, K] (f32, bf16 or f16; contiguous). The source is not kept. `name`: the parameter's, for observers.
+  Weight(const Runtime&, const Tensor& rows, std::string name = {});
 
   int64_t N() const { return N_; }
   int64_t K() const { return K_; }
   DType dtype() const { return dtype_; }
   const void* packed() const { return packed_.bytes(); }
   int64_t packed_bytes() const { return packed_.nbytes(); }
+  const std::string& name() const { return name_; }
 
  private:
   int64_t N_ = 0, K_ = 0;
   DType dtype_ = DType::kF32;
   Tensor packed_;  // u8
+  std::string name_;
 };
 
 }  // namespace krait
