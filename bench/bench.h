@@ -49,13 +49,6 @@ inline void interleave(std::vector<Case>& cases, int rounds, bool one_thread) {
   }
 }
 
-// The better of both in everything: limits measured before and after a run.
-inline Roofline better(const Roofline& a, const Roofline& b) {
-  return {std::max(a.f32_gflops, b.f32_gflops), std::max(a.bf16_gflops, b.bf16_gflops),
-          std::max(a.int8_gops, b.int8_gops), std::max(a.read_gb_per_s, b.read_gb_per_s),
-          std::max(a.copy_gb_per_s, b.copy_gb_per_s)};
-}
-
 // Normal numbers, as many as fit; f32, bf16 or f16. Repeats one block of 4096.
 inline Tensor random(const Shape& shape, DType dtype = DType::kF32, uint64_t seed = 1) {
   Tensor t = Tensor::empty(shape, dtype);

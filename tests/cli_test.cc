@@ -31,6 +31,8 @@ TEST_F(CliTest, WrongUsageIsExitCode2WithAReason) {
                                             {"bench", "-p", "many"},
                                             {"logits"},
                                             {"bench", "roofline", "-p", "5"},
+                                            {"bench", "-p", "0", "-n", "0"},
+                                            {"bench", "--chunk", "0"},
                                             {"tokenize", "-p", "a", "-f", "b"},
                                             {"tokenize", "-p", "a", "--decode", "--json"},
                                             {"tokenize", "-p", "a", "--pieces", "--json"},
@@ -98,6 +100,22 @@ TEST_F(CliTest, BenchNamesItsRowsLikeItsPeers) {
   }
   EXPECT_THAT(names, testing::ElementsAre("pp8", "tg4", "tg4x3", "tg2", "tg2x3", "pp8@d5", "tg4@d5", "tg4x3@d5",
                                           "tg2@d5", "tg2x3@d5"));
+}
+
+TEST_F(CliTest, BenchProfileAccountsForThePass) {
+  const json j =
+      krait({"bench", model(), "-p", "40", "-n", "6", "-r", "1", "--profile", "--no-roofline", "--json"}).parsed();
+  for (const json& row : j["rows"]) {
+    double share = 0;
+    std::vector<std::string> ops;
+    for (const json& op : row["profile"]) {
+      ops.push_back(op["op"]);
+      share += op["share"].get<double>();
+      EXPECT_GE(op["share"].get<double>(), 0);
+    }
+    EXPECT_NEAR(share, 1, 1e-6);
+    EXPECT_THAT(ops, testing::IsSupersetOf({"matmul head", "matmul in_proj", "norm", "embed", "outside kernels"}));
+  }
 }
 
 TEST_F(CliTest, TokenizeThereAndBack) {

@@ -1,144 +1,24 @@
-// krait bench: prefill and decode speed of a model; krait bench roofline: what the machine can do.
+// krait bench: prefill and decode speed of a model, and where it goes; krait bench roofline: what the machine can do.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 
+#include "bench_run.h"
 #include "krait/backends/cpu/cpu_backend.h"
-#include "krait/backends/cpu/roofline.h"
 #include "krait/core/error.h"
-#include "krait/core/rng.h"
 #include "session.h"
 
 namespace krait::cli {
 namespace {
 
 using nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
 
 struct Args {
   ModelArgs model;
-  std::vector<int64_t> prompts{512}, decodes{128}, batches{1}, depths{0};
-  int64_t repeats = 3;
+  BenchPlan plan;
   bool json = false, no_roofline = false;
 };
-
-struct Row {
-  std::string test;
-  double tokens_per_second = 0;  // best of the repeats
-  double spread = 0;             // (best − worst) / best
-  double bound = 0;              // tokens a second that the machine's limits allow; 0: not known
-};
-
-// Random ids, below the vocabulary; a function of the seed alone.
-std::vector<int32_t> random_ids(const Model& m, int64_t n, uint64_t seed) {
-  Rng rng(seed);
-  std::vector<int32_t> ids(static_cast<size_t>(n));
-  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(m.vocab_size())));
-  return ids;
-}
-
-// Reads n tokens into `slot` in chunks, logits after the last alone.
-void prefill(const Model& m, SlotStore& states, int32_t slot, int64_t n, uint64_t seed) {
-  constexpr int64_t kChunk = 512;
-  const std::vector<int32_t> ids = random_ids(m, n, seed);
-  for (int64_t at = 0; at < n; at += kChunk) {
-    const int64_t length = std::min(kChunk, n - at);
-    const int64_t last = length - 1;
-    const bool end = at + length == n;
-    m.forward(std::span(ids).subspan(static_cast<size_t>(at), static_cast<size_t>(length)), SeqSpans::one(length, slot),
-              states, end ? std::span<const int64_t>(&last, 1) : std::span<const int64_t>());
-  }
-}
-
-// The least seconds a pass over `tokens` can take: the matmuls at the peak of their arithmetic, or the weights once and
-// the states read and written at the measured bandwidth, whichever is longer.
-double pass_seconds(const Model& m, const Roofline& roof, int64_t tokens, int64_t logit_rows, int64_t states) {
-  double arithmetic = 0;
-  for (const ParamSpec& p : model_params(m.spec())) {
-    const bool tied_head = p.role == ParamRole::kTable && m.spec().tie_embeddings;
-    if (p.role != ParamRole::kMatmul && !tied_head) continue;
-    const bool bf16 = m.params().get(p.name).value.dtype() == DType::kBF16;
-    const Compute compute = bf16 ? m.runtime().compute : Compute::kF32;
-    const double peak = compute == Compute::kF32      ? roof.f32_gflops
-                        : compute == Compute::kBF16x2 ? std::max(roof.f32_gflops, roof.bf16_gflops / 2)
-                                                      : std::max(roof.f32_gflops, roof.bf16_gflops);
-    const bool head = tied_head || p.name == kHeadName;
-    const int64_t rows = head ? logit_rows : tokens;
-    arithmetic += 2.0 * static_cast<double>(rows * p.shape.numel()) / (1e9 * peak);
-  }
-  const int64_t state_bytes = SlotStore::bytes_per_slot(m.state_specs());
-  const double bytes = static_cast<double>(m.resident_bytes() + 2 * states * state_bytes);
-  return std::max(arithmetic, bytes / (1e9 * roof.read_gb_per_s));
-}
-
-// n steps of `batch` sequences together; returns seconds.
-double decode(const Model& m, SlotStore& states, int64_t n, int64_t batch, uint64_t seed) {
-  SeqSpans spans;
-  std::vector<int64_t> rows;
-  for (int64_t b = 0; b < batch; ++b) {
-    spans.add(1, static_cast<int32_t>(b));
-    rows.push_back(b);
-  }
-  const std::vector<int32_t> ids = random_ids(m, n * batch, seed);
-  const auto start = Clock::now();
-  for (int64_t i = 0; i < n; ++i) {
-    m.forward(std::span(ids).subspan(static_cast<size_t>(i * batch), static_cast<size_t>(batch)), spans, states, rows);
-  }
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-Row measure(const Args& a, const std::string& test, double bound, const std::function<double()>& tokens_per_second) {
-  tokens_per_second();  // warm up
-  Row row{test, 0, 0, bound};
-  double worst = 1e300;
-  for (int64_t r = 0; r < a.repeats; ++r) {
-    const double v = tokens_per_second();
-    row.tokens_per_second = std::max(row.tokens_per_second, v);
-    worst = std::min(worst, v);
-  }
-  row.spread = (row.tokens_per_second - worst) / row.tokens_per_second;
-  return row;
-}
-
-std::string at_depth(std::string test, int64_t depth) { return depth > 0 ? test + "@d" + std::to_string(depth) : test; }
-
-std::vector<Row> run_all(const Args& a, const Model& m, const std::optional<Roofline>& roof) {
-  std::vector<Row> rows;
-  const auto bound = [&](int64_t tokens, int64_t logit_rows, int64_t states) {
-    return roof ? static_cast<double>(tokens) / pass_seconds(m, *roof, tokens, logit_rows, states) : 0;
-  };
-  SlotStore states(m.state_specs(), *std::ranges::max_element(a.batches));
-  for (const int64_t depth : a.depths) {
-    for (const int64_t n : a.prompts) {
-      if (n == 0) continue;
-      rows.push_back(measure(a, at_depth("pp" + std::to_string(n), depth), bound(n, 1, 1), [&] {
-        m.reset_state(states, 0);
-        prefill(m, states, 0, depth, 1);
-        const auto start = Clock::now();
-        prefill(m, states, 0, n, 2);
-        return static_cast<double>(n) / std::chrono::duration<double>(Clock::now() - start).count();
-      }));
-    }
-    for (const int64_t n : a.decodes) {
-      for (const int64_t batch : a.batches) {
-        if (n == 0) continue;
-        std::string test = "tg" + std::to_string(n) + (batch > 1 ? "x" + std::to_string(batch) : "");
-        rows.push_back(measure(a, at_depth(std::move(test), depth), bound(batch, batch, batch), [&] {
-          for (int64_t b = 0; b < batch; ++b) {
-            m.reset_state(states, b);
-            prefill(m, states, static_cast<int32_t>(b), depth, 3);
-          }
-          return static_cast<double>(n * batch) / decode(m, states, n, batch, 4);
-        }));
-      }
-    }
-  }
-  return rows;
-}
 
 void check(const Args& a) {
   const auto all_at_least = [](const std::vector<int64_t>& v, int64_t least, const char* what) {
@@ -146,52 +26,137 @@ void check(const Args& a) {
       if (x < least) fail_usage(std::string("[bench] ") + what + " is " + std::to_string(x));
     }
   };
-  all_at_least(a.prompts, 0, "-p");
-  all_at_least(a.decodes, 0, "-n");
-  all_at_least(a.batches, 1, "-b");
-  all_at_least(a.depths, 0, "-d");
-  all_at_least({a.repeats}, 1, "-r");
+  const BenchPlan& p = a.plan;
+  all_at_least(p.prompts, 0, "-p");
+  all_at_least(p.decodes, 0, "-n");
+  all_at_least(p.batches, 1, "-b");
+  all_at_least(p.depths, 0, "-d");
+  all_at_least({p.repeats}, 1, "-r");
+  all_at_least({p.chunk}, 1, "--chunk");
+  const auto none = [](const std::vector<int64_t>& v) {
+    return std::ranges::all_of(v, [](int64_t n) { return n == 0; });
+  };
+  if (none(p.prompts) && none(p.decodes)) fail_usage("[bench] with -p 0 and -n 0 there is nothing to measure");
 }
 
-void print_json(const Args& a, const Session& s, const std::vector<Row>& rows) {
+ordered_json to_json(const Roofline& r) {
+  return {{"f32_gflops", r.f32_gflops},
+          {"bf16_gflops", r.bf16_gflops},
+          {"int8_gops", r.int8_gops},
+          {"read_gb_per_s", r.read_gb_per_s},
+          {"copy_gb_per_s", r.copy_gb_per_s}};
+}
+
+std::string one_line(const Roofline& r) {
+  char s[160];
+  std::snprintf(s, sizeof s, "peak f32 %.0f, bf16 %.0f GFLOP/s, int8 %.0f Gop/s; read %.1f, copy %.1f GB/s",
+                r.f32_gflops, r.bf16_gflops, r.int8_gops, r.read_gb_per_s, r.copy_gb_per_s);
+  return s;
+}
+
+// A kernel's part in a run: its share of the time, and of the bound.
+struct OpRow {
+  std::string name;
+  double calls, microseconds;  // a pass
+  double share, gb_per_s, gflops;
+  double of_bound;  // 0: not known
+};
+
+// Kernels, dearest first, and last what is spent outside them.
+std::vector<OpRow> op_rows(const Model& m, const BenchRow& r) {
+  std::vector<OpRow> rows;
+  const auto passes = static_cast<double>(r.passes);
+  double rest = r.profiled_seconds;
+  for (const OpCost& c : r.ops) {
+    rest -= c.seconds;
+    const double least = r.roof ? least_seconds(c, *r.roof, m.runtime().compute) : 0;
+    rows.push_back({op_name(m, c), static_cast<double>(c.calls) / passes, 1e6 * c.seconds / passes,
+                    c.seconds / r.profiled_seconds, 1e-9 * c.bytes / c.seconds, 1e-9 * c.flops / c.seconds,
+                    least / c.seconds});
+  }
+  rows.push_back({"outside kernels", 1, 1e6 * rest / passes, rest / r.profiled_seconds, 0, 0, 0});
+  return rows;
+}
+
+void print_json(const Args& a, const Session& s, const std::vector<BenchRow>& rows) {
+  const auto known = [](double v) { return v > 0 ? ordered_json(v) : ordered_json(nullptr); };
   ordered_json j;
   j["model"] = s.loaded.checkpoint->path().string();
   j["parameters"] = s.model().param_count();
+  j["weight_bytes"] = s.model().resident_bytes();
+  j["state_bytes"] = SlotStore::bytes_per_slot(s.model().state_specs());
   j["cpu"] = cpu_description();
   j["kernels"] = s.model().runtime().kernels->name;
   j["threads"] = s.pool->n_threads();
   j["compute"] = a.model.compute;
   j["rows"] = ordered_json::array();
-  for (const Row& r : rows) {
-    ordered_json row = {{"test", r.test}, {"tokens_per_second", r.tokens_per_second}, {"spread", r.spread}};
-    row["roofline_share"] = r.bound > 0 ? ordered_json(r.tokens_per_second / r.bound) : ordered_json(nullptr);
+  for (const BenchRow& r : rows) {
+    ordered_json row = {{"test", r.test},          {"tokens_per_second", r.best()},
+                        {"mean", r.mean()},        {"deviation", r.deviation()},
+                        {"bound", known(r.bound)}, {"roofline_share", known(r.bound > 0 ? r.best() / r.bound : 0)}};
+    if (r.roof) row["roofline"] = to_json(*r.roof);
+    if (!r.ops.empty()) row["profile"] = ordered_json::array();
+    if (!r.ops.empty()) {
+      for (const OpRow& o : op_rows(s.model(), r)) {
+        row["profile"].push_back({{"op", o.name},
+                                  {"calls", o.calls},
+                                  {"microseconds", o.microseconds},
+                                  {"share", o.share},
+                                  {"gb_per_s", known(o.gb_per_s)},
+                                  {"gflops", known(o.gflops)},
+                                  {"of_bound", known(o.of_bound)}});
+      }
+    }
     j["rows"].push_back(std::move(row));
   }
   std::printf("%s\n", j.dump(2).c_str());
 }
 
-void print_table(const Args& a, const Session& s, const std::vector<Row>& rows) {
-  std::printf("%s, %d thread(s), %s, compute %s\n\n", s.model().runtime().kernels->name, s.pool->n_threads(),
-              s.loaded.checkpoint->path().string().c_str(), a.model.compute.c_str());
-  std::printf("| %-18s | %12s | %7s | %8s |\n", "test", "tokens/s", "spread", "of bound");
-  std::printf("|%s:|%s:|%s:|%s:|\n", std::string(19, '-').c_str(), std::string(13, '-').c_str(),
-              std::string(8, '-').c_str(), std::string(9, '-').c_str());
-  for (const Row& r : rows) {
-    std::printf("| %-18s | %12.1f | %6.1f%% |", r.test.c_str(), r.tokens_per_second, 100 * r.spread);
-    if (r.bound > 0) {
-      std::printf(" %7.1f%% |\n", 100 * r.tokens_per_second / r.bound);
-    } else {
-      std::printf(" %8s |\n", "");
-    }
+std::string cell(double v, const char* format) {
+  char s[32];
+  std::snprintf(s, sizeof s, format, v);
+  return v > 0 ? s : "";
+}
+
+void print_profile(const Model& m, const BenchRow& r) {
+  std::printf("\n%s, a pass of %.0f µs\n\n", r.test.c_str(), 1e6 * r.profiled_seconds / static_cast<double>(r.passes));
+  std::printf("| %-26s | %6s | %10s | %7s | %7s | %8s | %8s |\n", "kernel", "calls", "us", "share", "GB/s", "GFLOP/s",
+              "of bound");
+  std::printf("|:---------------------------|-------:|-----------:|--------:|--------:|---------:|---------:|\n");
+  for (const OpRow& o : op_rows(m, r)) {
+    std::printf("| %-26s | %6.0f | %10.1f | %6.1f%% | %7s | %8s | %8s |\n", o.name.c_str(), o.calls, o.microseconds,
+                100 * o.share, cell(o.gb_per_s, "%.1f").c_str(), cell(o.gflops, "%.1f").c_str(),
+                cell(100 * o.of_bound, "%.0f%%").c_str());
   }
 }
 
-int bench(const Args& a) {
-  check(a);
-  const Session s = open_session(a.model, NeedTokenizer::kNo);
+void print_table(const Args& a, const Session& s, const std::vector<BenchRow>& rows) {
+  std::printf("%s, %d thread(s), %s, compute %s\n", s.model().runtime().kernels->name, s.pool->n_threads(),
+              s.loaded.checkpoint->path().string().c_str(), a.model.compute.c_str());
   std::optional<Roofline> roof;
-  if (!a.no_roofline) roof = measure_roofline(*s.pool);
-  const std::vector<Row> rows = run_all(a, s.model(), roof);
+  for (const BenchRow& r : rows) {
+    if (r.roof) roof = roof ? better(*roof, *r.roof) : *r.roof;
+  }
+  if (roof) std::printf("%s\n", one_line(*roof).c_str());
+  std::printf("\n| %-18s | %12s | %20s | %8s |\n", "test", "best tok/s", "mean tok/s", "of bound");
+  std::printf("|:-------------------|-------------:|---------------------:|---------:|\n");
+  for (const BenchRow& r : rows) {
+    char mean[48];
+    std::snprintf(mean, sizeof mean, "%.1f ± %.1f", r.mean(), r.deviation());
+    std::printf("| %-18s | %12.1f | %21s | %8s |\n", r.test.c_str(), r.best(), mean,
+                cell(r.bound > 0 ? 100 * r.best() / r.bound : 0, "%.1f%%").c_str());
+  }
+  for (const BenchRow& r : rows) {
+    if (!r.ops.empty()) print_profile(s.model(), r);
+  }
+}
+
+int bench(Args& a) {
+  check(a);
+  a.plan.roofline = !a.no_roofline;
+  if (a.plan.profile) a.model.wrap = profiled;
+  const Session s = open_session(a.model, NeedTokenizer::kNo);
+  const std::vector<BenchRow> rows = run_bench(a.plan, s.model());
   if (a.json) {
     print_json(a, s, rows);
   } else {
@@ -204,10 +169,8 @@ int roofline(int64_t threads, bool json) {
   const auto pool = make_pool(threads);
   const Roofline r = measure_roofline(*pool);
   if (json) {
-    const ordered_json j = {{"cpu", cpu_description()},        {"threads", pool->n_threads()},
-                            {"f32_gflops", r.f32_gflops},      {"bf16_gflops", r.bf16_gflops},
-                            {"int8_gops", r.int8_gops},        {"read_gb_per_s", r.read_gb_per_s},
-                            {"copy_gb_per_s", r.copy_gb_per_s}};
+    ordered_json j = {{"cpu", cpu_description()}, {"threads", pool->n_threads()}};
+    j.update(to_json(r));
     std::printf("%s\n", j.dump(2).c_str());
     return 0;
   }
@@ -225,21 +188,24 @@ void add_bench(Command& root) {
   Command c =
       root.subcommand("bench", "Measure prefill (pp) and decode (tg) speed; 'bench roofline': the machine's limits");
   add_model_options(c, a->model, true, false);
-  c.list("-p,--prompt", a->prompts, "prompt lengths, 0: none");
-  c.list("-n,--tokens", a->decodes, "decode lengths, 0: none");
-  c.list("-b,--batch", a->batches, "sequences decoded together");
-  c.list("-d,--depth", a->depths, "tokens read before the measurement begins");
-  c.option("-r,--repeats", a->repeats, "repeats; the best is reported");
+  c.list("-p,--prompt", a->plan.prompts, "prompt lengths, 0: none");
+  c.list("-n,--tokens", a->plan.decodes, "decode lengths, 0: none");
+  c.list("-b,--batch", a->plan.batches, "sequences decoded together");
+  c.list("-d,--depth", a->plan.depths, "tokens read before the measurement begins");
+  c.option("-r,--repeats", a->plan.repeats, "repeats, after one that does not count");
+  c.option("--chunk", a->plan.chunk, "tokens of a prompt read in one pass");
+  c.flag("--profile", a->plan.profile, "show where a pass goes, kernel by kernel");
   c.flag("--no-roofline", a->no_roofline, "do not measure the machine's limits; the share of them is then not known");
-  c.flag("--json", a->json, "print JSON: rows[] with test, tokens_per_second, spread and roofline_share");
+  c.flag("--json", a->json,
+         "print JSON: rows[] with test, tokens_per_second (the best), mean, deviation, roofline_share");
   c.footer(
       "pp512: a prompt of 512 tokens; tg128: 128 tokens one by one; tg64x16: 64 tokens each of 16 sequences together;\n"
       "@d8192: after 8192 tokens. The bound of a pass is its matmuls at the measured arithmetic peak or its weights\n"
-      "and states at the measured read bandwidth, whichever is longer.");
+      "and states at the measured read bandwidth, whichever is longer; limits are measured between the repeats.");
   c.run([a, c] {
     if (a->model.model != "roofline") return bench(*a);
-    for (const char* o : {"--prompt", "--tokens", "--batch", "--depth", "--repeats", "--no-roofline", "--tokenizer",
-                          "--compute", "--weights", "--kernels"}) {
+    for (const char* o : {"--prompt", "--tokens", "--batch", "--depth", "--repeats", "--chunk", "--profile",
+                          "--no-roofline", "--tokenizer", "--compute", "--weights", "--kernels"}) {
       if (c.given(o)) fail_usage(std::string("[bench] ") + o + " has no effect on 'roofline'");
     }
     return roofline(a->model.threads, a->json);

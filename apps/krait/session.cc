@@ -95,6 +95,7 @@ Runtime make_runtime(const ModelArgs& a, ThreadPool& pool) {
     for (const KernelSet* k : cpu_kernel_sets()) known += std::string(" ") + k->name;
     fail_usage("[kernels] '" + a.backend + "' does not run here; this CPU has:" + known);
   }
+  if (a.wrap != nullptr) rt.kernels = &a.wrap(*rt.kernels);
   return rt;
 }
 

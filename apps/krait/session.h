@@ -17,6 +17,7 @@ struct ModelArgs {
   std::string compute = "f32";   // f32, bf16x2, bf16
   std::string weights = "file";  // file, f32, bf16, f16
   std::string backend = "auto";  // a kernel set by name
+  const KernelSet& (*wrap)(const KernelSet&) = nullptr;  // what to make of that set (bench_profile.h)
 };
 
 // Declares the options above. `positional`: MODEL is also the first argument.

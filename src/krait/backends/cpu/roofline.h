@@ -1,5 +1,7 @@
 // What this machine can do at most, measured: the yardstick that speeds are quoted against.
 #pragma once
+#include <memory>
+
 #include "krait/core/thread_pool.h"
 
 namespace krait {
@@ -15,7 +17,23 @@ struct Roofline {
   double copy_gb_per_s;  // bytes read plus bytes written, by stores that bypass the caches where there are any
 };
 
-// Takes a few seconds, and memory for the array (a quarter of what is free at most).
-Roofline measure_roofline(ThreadPool& pool);
+Roofline better(const Roofline& a, const Roofline& b);  // the higher of both in everything
+
+// Measures again and again, for limits that vary from minute to minute. Holds the array: a quarter of what memory is
+// free at most.
+class RooflineMeter {
+ public:
+  explicit RooflineMeter(ThreadPool& pool);
+  ~RooflineMeter();
+  RooflineMeter(const RooflineMeter&) = delete;
+  RooflineMeter& operator=(const RooflineMeter&) = delete;
+  Roofline sample();  // best of three short runs of each loop; about 0.2 s
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+Roofline measure_roofline(ThreadPool& pool);  // the best of four samples: about a second
 
 }  // namespace krait

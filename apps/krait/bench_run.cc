@@ -1,0 +1,174 @@
+#include "bench_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <numeric>
+
+#include "krait/core/rng.h"
+#include "krait/models/slot_store.h"
+
+namespace krait::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Random ids, below the vocabulary; a function of the seed alone.
+std::vector<int32_t> random_ids(const Model& m, int64_t n, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(m.vocab_size())));
+  return ids;
+}
+
+// Reads n tokens into `slot` in chunks, logits after the last alone.
+void prefill(const Model& m, SlotStore& states, int32_t slot, int64_t n, int64_t chunk, uint64_t seed) {
+  const std::vector<int32_t> ids = random_ids(m, n, seed);
+  for (int64_t at = 0; at < n; at += chunk) {
+    const int64_t length = std::min(chunk, n - at);
+    const int64_t last = length - 1;
+    const bool end = at + length == n;
+    m.forward(std::span(ids).subspan(static_cast<size_t>(at), static_cast<size_t>(length)), SeqSpans::one(length, slot),
+              states, end ? std::span<const int64_t>(&last, 1) : std::span<const int64_t>());
+  }
+}
+
+// n steps of `batch` sequences together.
+void decode(const Model& m, SlotStore& states, int64_t n, int64_t batch, uint64_t seed) {
+  SeqSpans spans;
+  for (int64_t b = 0; b < batch; ++b) spans.add(1, static_cast<int32_t>(b));
+  std::vector<int64_t> rows(static_cast<size_t>(batch));
+  std::iota(rows.begin(), rows.end(), 0);
+  const std::vector<int32_t> ids = random_ids(m, n * batch, seed);
+  for (int64_t i = 0; i < n; ++i) {
+    m.forward(std::span(ids).subspan(static_cast<size_t>(i * batch), static_cast<size_t>(batch)), spans, states, rows);
+  }
+}
+
+// The least seconds a pass over `tokens` can take: the matmuls at the peak of their arithmetic, or the weights once and
+// the states read and written at the measured bandwidth, whichever is longer.
+double pass_seconds(const Model& m, const Roofline& roof, int64_t tokens, int64_t logit_rows, int64_t states) {
+  double arithmetic = 0;
+  for (const ParamSpec& p : model_params(m.spec())) {
+    const bool tied_head = p.role == ParamRole::kTable && m.spec().tie_embeddings;
+    if (p.role != ParamRole::kMatmul && !tied_head) continue;
+    const DType dtype = m.params().get(p.name).value.dtype();
+    const int64_t rows = tied_head || p.name == kHeadName ? logit_rows : tokens;
+    arithmetic +=
+        2.0 * static_cast<double>(rows * p.shape.numel()) / (1e9 * arithmetic_peak(roof, dtype, m.runtime().compute));
+  }
+  const int64_t state_bytes = SlotStore::bytes_per_slot(m.state_specs());
+  const double bytes = static_cast<double>(m.resident_bytes() + 2 * states * state_bytes);
+  return std::max(arithmetic, bytes / (1e9 * roof.read_gb_per_s));
+}
+
+// What is timed: `prepare` is not, `run` is.
+struct Test {
+  std::string name;
+  int64_t tokens;      // in all
+  int64_t passes;      // forward passes
+  int64_t logit_rows;  // of a pass
+  int64_t sequences;
+  std::function<void()> prepare, run;
+};
+
+class Bench {
+ public:
+  Bench(const BenchPlan& plan, const Model& m) : plan_(plan), model_(m) {
+    if (plan.roofline) meter_ = std::make_unique<RooflineMeter>(*m.runtime().pool);
+  }
+
+  BenchRow measure(const Test& t) {
+    BenchRow row;
+    row.test = t.name;
+    row.passes = t.passes;
+    timed(t);  // warm up
+    look(row);
+    for (int64_t r = 0; r < plan_.repeats; ++r) {
+      std::vector<OpCost> ops;
+      const double seconds = timed(t, plan_.profile ? &ops : nullptr);
+      if (r == 0 || static_cast<double>(t.tokens) / seconds > row.best()) {
+        row.profiled_seconds = seconds;
+        row.ops = std::move(ops);
+      }
+      row.runs.push_back(static_cast<double>(t.tokens) / seconds);
+      look(row);
+    }
+    if (row.roof) {
+      const double tokens = static_cast<double>(t.tokens) / static_cast<double>(t.passes);
+      row.bound = tokens / pass_seconds(model_, *row.roof, t.tokens / t.passes, t.logit_rows, t.sequences);
+    }
+    return row;
+  }
+
+ private:
+  static double timed(const Test& t, std::vector<OpCost>* ops = nullptr) {
+    t.prepare();
+    if (ops != nullptr) start_profile();
+    const auto start = Clock::now();
+    t.run();
+    const std::chrono::duration<double> seconds = Clock::now() - start;
+    if (ops != nullptr) *ops = stop_profile();
+    return seconds.count();
+  }
+
+  void look(BenchRow& row) {
+    if (!meter_) return;
+    const Roofline now = meter_->sample();
+    row.roof = row.roof ? better(*row.roof, now) : now;
+  }
+
+  const BenchPlan& plan_;
+  const Model& model_;
+  std::unique_ptr<RooflineMeter> meter_;
+};
+
+std::string at_depth(std::string test, int64_t depth) { return depth > 0 ? test + "@d" + std::to_string(depth) : test; }
+
+}  // namespace
+
+double BenchRow::best() const { return *std::ranges::max_element(runs); }
+
+double BenchRow::mean() const {
+  return std::accumulate(runs.begin(), runs.end(), 0.0) / static_cast<double>(runs.size());
+}
+
+double BenchRow::deviation() const {
+  if (runs.size() < 2) return 0;
+  double squares = 0;
+  for (const double r : runs) squares += (r - mean()) * (r - mean());
+  return std::sqrt(squares / static_cast<double>(runs.size() - 1));
+}
+
+std::vector<BenchRow> run_bench(const BenchPlan& plan, const Model& m) {
+  std::vector<BenchRow> rows;
+  Bench bench(plan, m);
+  SlotStore states(m.state_specs(), *std::ranges::max_element(plan.batches));
+  const auto begin = [&](int64_t batch, int64_t depth) {
+    for (int64_t b = 0; b < batch; ++b) {
+      m.reset_state(states, b);
+      prefill(m, states, static_cast<int32_t>(b), depth, plan.chunk, 1);
+    }
+  };
+  for (const int64_t depth : plan.depths) {
+    for (const int64_t n : plan.prompts) {
+      if (n == 0) continue;
+      const int64_t passes = (n + plan.chunk - 1) / plan.chunk;
+      rows.push_back(bench.measure({at_depth("pp" + std::to_string(n), depth), n, passes, 1, 1,
+                                    [&] { begin(1, depth); }, [&] { prefill(m, states, 0, n, plan.chunk, 2); }}));
+    }
+    for (const int64_t n : plan.decodes) {
+      for (const int64_t batch : plan.batches) {
+        if (n == 0) continue;
+        std::string name = "tg" + std::to_string(n) + (batch > 1 ? "x" + std::to_string(batch) : "");
+        rows.push_back(bench.measure({at_depth(std::move(name), depth), n * batch, n, batch, batch,
+                                      [&] { begin(batch, depth); }, [&] { decode(m, states, n, batch, 3); }}));
+      }
+    }
+  }
+  return rows;
+}
+
+}  // namespace krait::cli
