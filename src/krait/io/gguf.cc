@@ -20,6 +20,8 @@ namespace {
 constexpr uint64_t kLongestArray = uint64_t{1} << 26;
 constexpr size_t kLongestKey = 65535;
 constexpr int64_t kLargestAlignment = 1 << 20;
+constexpr const char* kSupported =
+    "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL and IQ4_XS";
 
 // Bytes of one element; 0 for strings and arrays, whose size is in the file.
 constexpr size_t width_of(GgufType t) {
@@ -221,11 +223,16 @@ class TensorTable {
       return problem("a tensor name of {} bytes, expected 1 to {}", t.name.size(), kGgufLongestTensorName);
     }
     if (!dtype)
-      return problem("{} is {}, a type that is not supported; F32, F16 and BF16 are", t.name, ggml_type_name(t.type));
+      return problem("{} is {}, a type that is not supported; supported are {}", t.name, ggml_type_name(t.type),
+                     kSupported);
     if (!shape) return problem("{} has an impossible shape {{{}}}", t.name, fmt::join(t.ne, ", "));
     if (t.offset % alignment_ != 0)
       return problem("{} begins at offset {}, no multiple of {}", t.name, t.offset, alignment_);
-    const auto bytes = static_cast<uint64_t>(shape->numel() * size_of(*dtype));
+    if (const int64_t block = block_of(*dtype).elements; (*shape)[-1] % block != 0) {
+      return problem("{} is {} with rows of {}, no multiple of its block of {}", t.name, ggml_type_name(t.type),
+                     (*shape)[-1], block);
+    }
+    const auto bytes = static_cast<uint64_t>(bytes_of(*dtype, shape->numel()));  // below 2^51: see shape_of
     const uint64_t size = file_->bytes().size();
     const uint64_t room = size > start_ ? size - start_ : 0;
     if (t.offset > room || bytes > room - t.offset) {

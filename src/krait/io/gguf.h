@@ -38,7 +38,7 @@ class Gguf {
   const std::map<std::string, Value>& values() const { return values_; }
 
   // Tensors in PyTorch's dimension order (reversed ne), viewing the mapping. A tensor of a type that DType does not
-  // have (block types) is a problem named at open().
+  // have, or of a block type whose blocks do not fill its rows, is a problem named at open().
   const std::map<std::string, Tensor>& tensors() const { return tensors_; }
 
  private:

@@ -147,16 +147,38 @@ TEST_F(GgufFile, TrapC15_HostileHeaders) {
 TEST_F(GgufFile, ListsEveryProblemOfTheTable) {
   const std::string why =
       refusal(file({},
-                   {info("q", {32}, 12, 0), info("huge", {1ull << 40, 1ull << 40}, 0, 0), info("none", {0}, 0, 0),
-                    info("odd", {1}, 0, 4), info("far", {8}, 0, 1 << 20), info("long", {1000}, 0, 0),
-                    info(std::string(64, 'n'), {1}, 0, 0), info("new", {1}, 77, 0), info("a", {9}, 0, 0),
-                    info("b", {1}, 0, 32), info("b", {1}, 0, 64)},
+                   {info("q", {256}, 16, 0), info("rows", {288, 2}, 12, 0), info("few", {32, 4}, 8, 32),
+                    info("huge", {1ull << 40, 1ull << 40}, 0, 0), info("none", {0}, 0, 0), info("odd", {1}, 0, 4),
+                    info("far", {8}, 0, 1 << 20), info("long", {1000}, 0, 0), info(std::string(64, 'n'), {1}, 0, 0),
+                    info("new", {1}, 77, 0), info("a", {9}, 0, 0), info("b", {1}, 0, 32), info("b", {1}, 0, 64)},
                    128));
   for (const char* part :
-       {"q is Q4_K", "huge has an impossible shape {1099511627776, 1099511627776}", "none has an impossible shape",
+       {"q is IQ2_XXS", "rows is Q4_K with rows of 288, no multiple of its block of 256", "few ends at byte 168",
+        "huge has an impossible shape {1099511627776, 1099511627776}", "none has an impossible shape",
         "odd begins at offset 4", "far ends at byte", "long ends at byte", "name of 64 bytes", "new is type 77",
-        "a overlaps b", "b stands twice", "10 problems"}) {
+        "a overlaps b", "b stands twice", "12 problems"}) {
     EXPECT_THAT(why, HasSubstr(part));
+  }
+}
+
+TEST_F(GgufFile, BlocksAreReadAndWritten) {
+  // Q8_0 [2, 64]: 4 blocks of 34 bytes; Q4_K [256]: one of 144.
+  const std::string whole = file({}, {info("a", {64, 2}, 8, 0), info("b", {256}, 12, 160)}, 160 + 144);
+  const auto g = open(whole);
+  EXPECT_EQ(g->tensors().at("a").dtype(), DType::kQ8_0);
+  EXPECT_EQ(g->tensors().at("a").shape(), Shape({2, 64}));
+  EXPECT_EQ(g->tensors().at("a").nbytes(), 136);
+  EXPECT_EQ(g->tensors().at("b").dtype(), DType::kQ4_K);
+  EXPECT_THAT(refusal(whole.substr(0, whole.size() - 1)), HasSubstr("b ends at byte 304"));
+  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ2_K,
+                           DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS}) {
+    Tensor t = Tensor::zeros({3, 512}, type);
+    for (int64_t i = 0; i < t.nbytes(); ++i) t.bytes()[i] = static_cast<std::byte>(i * 7);
+    write_gguf(path_, {}, {{"t", t}, {"end", Tensor::zeros({1})}});
+    const Tensor back = Gguf::open(path_)->tensors().at("t");
+    EXPECT_EQ(back.dtype(), type);
+    EXPECT_EQ(back.shape(), t.shape());
+    EXPECT_EQ(std::memcmp(back.bytes(), t.bytes(), static_cast<size_t>(t.nbytes())), 0) << name_of(type);
   }
 }
 

@@ -29,7 +29,7 @@ enum class GgufType : uint32_t {
   kF64 = 12
 };
 
-// The tensor type of that number as an element type; nothing for block types and unknown numbers.
+// The tensor type of that number; nothing for numbers that are unknown or refused.
 std::optional<DType> dtype_of_ggml(uint32_t type);
 // Nothing for kU8 and kBool, which tensors of the format cannot have.
 std::optional<uint32_t> ggml_of_dtype(DType);
