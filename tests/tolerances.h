@@ -22,6 +22,25 @@ inline double matmul(Compute compute, int64_t K, double norm_x, double norm_w, d
   return sum + split + flush + kF32Unit * abs_y;
 }
 
+// |y − exact| of one output of the matmul with a block type (kernels/reference/block_matmul.h) against x [K] times the
+// dequantized weight w [K]. Quantized to 127 steps of the largest |x| of its 32 columns, x errs by half a step (and two
+// roundings of 2^-24 of 127 steps, below 2^-16 of one): at most Σ|w_k|·largest/254·(1 + 2^-15); the rest is as matmul's,
+// with Σ|x_k·w_k| grown by the offsets that cancel against the codes: largest·2·max|w| of the row a column stands in.
+inline double block_matmul(const float* x, const float* w, int64_t K, double abs_y) {
+  double steps = 0, products = 0, largest_w = 0;
+  for (int64_t k = 0; k < K; ++k) largest_w = std::fmax(largest_w, std::fabs(static_cast<double>(w[k])));
+  for (int64_t c = 0; c < K; c += 32) {
+    double largest = 0, sum = 0;
+    for (int64_t k = c; k < c + 32; ++k) {
+      largest = std::fmax(largest, std::fabs(static_cast<double>(x[k])));
+      sum += std::fabs(static_cast<double>(w[k]));
+    }
+    steps += largest / 254 * (1 + 0x1p-15) * sum;
+    products += largest * (sum + 64 * largest_w);
+  }
+  return steps + 7.0 * std::sqrt(static_cast<double>(K)) * kF32Unit * products + kF32Unit * abs_y;
+}
+
 // silu and softplus in f32: below 2.5 units in the last place (vec_test.cc), so 5 u relative; silu underflows to zero
 // where its exponential overflows, at 88.7·e^-88.7.
 inline double silu(double abs_y) { return 5 * kF32Unit * abs_y + 3e-37; }

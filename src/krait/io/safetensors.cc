@@ -257,7 +257,7 @@ std::map<std::string, Tensor> read_safetensors_index(const fs::path& index) {
 }
 
 void write_safetensors(const fs::path& path, const std::vector<NamedTensor>& tensors,
-                       const std::vector<std::pair<std::string, std::string>>& metadata, const Poll& poll) {
+                       const std::vector<std::pair<std::string, std::string>>& metadata) {
   check_tensors(tensors);
   // Wide elements first, so that every tensor is aligned to its elements without holes.
   std::vector<const NamedTensor*> order;
@@ -273,7 +273,7 @@ void write_safetensors(const fs::path& path, const std::vector<NamedTensor>& ten
                 fmt::format("[safetensors] {}: the header would have {} bytes, at most {} are allowed", path.string(),
                             length, kMaxHeader));
   }
-  AtomicFile f(path, poll);
+  AtomicFile f(path);
   f.write(&length, sizeof length);
   f.write(header);
   for (const NamedTensor* t : order) {

@@ -28,7 +28,7 @@ struct AddParams {
 
 // y[t] = f32(table[ids[t]]); ids are already checked to lie in [0, V)
 struct EmbedParams {
-  const void* table;  // [V, D] row-major contiguous, `dtype` (kF32, kBF16, kF16)
+  const void* table;  // [V, D] row-major contiguous, `dtype`: kF32, kBF16, kF16 or a block type
   DType dtype;
   const int32_t* ids;  // [T]
   float* y;            // [T, D] contiguous

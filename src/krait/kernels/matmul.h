@@ -7,7 +7,9 @@
 
 namespace krait {
 
-// Arithmetic of the products. Accumulation is f32 in every case.
+// Arithmetic of the products. Accumulation is f32 in every case. Block types have one of their own, whatever this says:
+// activations are quantized to 8 bits by row and 32 columns, so that products are integers
+// (kernels/reference/block_matmul.h).
 enum class Compute : uint8_t {
   kF32,     // f32 activations; 16-bit weights are widened exactly
   kBF16x2,  // activations split into two bf16 halves: x ≈ hi + lo (bf16 weights only; others compute as kF32)
@@ -20,7 +22,7 @@ struct MatmulParams {
   const float* x;  // [M, K], row stride ldx
   int64_t ldx;
   const void* w;  // [N, K] as written by KernelSet::pack_weight of the same kernel set
-  DType w_dtype;  // kF32, kBF16 or kF16
+  DType w_dtype;  // kF32, kBF16, kF16 or a block type (K is whole blocks)
   Compute compute;
   const float* bias;  // [N] or null
   float* y;           // [M, N], row stride ldy; must not overlap x
@@ -30,8 +32,8 @@ struct MatmulParams {
 
 // Rows [N, K] of a checkpoint -> the backend's own layout.
 struct PackWeightParams {
-  const void* src;  // [N, K] row-major, contiguous, `dtype`; alignment of one element is enough
-  DType dtype;      // kF32, kBF16 or kF16
+  const void* src;  // [N, K] row-major, contiguous, `dtype`; alignment of one element is enough, blocks need none
+  DType dtype;      // kF32, kBF16, kF16 or a block type
   int64_t N, K;
   void* dst;  // packed_weight_bytes(dtype, N, K) bytes, 64-byte aligned
 };

@@ -10,7 +10,8 @@ namespace krait {
 class Weight {
  public:
   Weight() = default;
-  // Packs `rows` [N, K] (f32, bf16 or f16; contiguous). The source is not kept. `name`: the parameter's, for observers.
+  // Packs `rows` [N, K] (f32, bf16, f16 or a block type; contiguous). The source is not kept. `name`: the parameter's,
+  // for observers.
   Weight(const Runtime&, const Tensor& rows, std::string name = {});
 
   int64_t N() const { return N_; }

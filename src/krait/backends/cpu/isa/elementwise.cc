@@ -1,6 +1,7 @@
 // Gate, residual add and embedding lookup.
 #include <string.h>
 
+#include "krait/backends/cpu/block_rows.h"
 #include "krait/backends/cpu/isa/ops.h"
 #include "krait/backends/cpu/isa/tasks.h"
 #include "krait/backends/cpu/isa/vec.h"
@@ -44,11 +45,13 @@ void add(const Exec& exec, const AddParams& p) {
 }
 
 void embed(const Exec& exec, const EmbedParams& p) {
-  const int64_t row_bytes = p.D * size_of(p.dtype);
+  const int64_t row_bytes = bytes_of(p.dtype, p.D);
   parallel_items(exec, p.T, p.D / kLanes * 4, [&](int64_t t) {
     const char* row = static_cast<const char*>(p.table) + p.ids[t] * row_bytes;
     float* y = p.y + t * p.D;
-    if (p.dtype == DType::kF32) {
+    if (is_block_type(p.dtype)) {
+      decode_block_row(p.dtype, row, p.D, y);
+    } else if (p.dtype == DType::kF32) {
       memcpy(y, row, static_cast<size_t>(row_bytes));
     } else if (p.dtype == DType::kBF16) {
       widen(reinterpret_cast<const uint16_t*>(row), y, p.D, load_bf16);

@@ -1,6 +1,7 @@
 // Driver of the matmul: packs activations, cuts the output into tasks, walks a task in tiles.
 #include <string.h>
 
+#include "krait/backends/cpu/isa/int8_tile.h"
 #include "krait/backends/cpu/isa/matmul_pack.h"
 #include "krait/backends/cpu/isa/ops.h"
 #include "krait/backends/cpu/workspace.h"
@@ -190,6 +191,7 @@ void run_chunk(const Exec& exec, Plan& plan, int64_t rows) {
 }  // namespace
 
 void matmul(const Exec& exec, const MatmulParams& p) {
+  if (is_block_type(p.w_dtype)) return int8_matmul(exec, p);
   Plan plan;
   plan.p = p;
   plan.form = x_form(p, &plan.tiles);

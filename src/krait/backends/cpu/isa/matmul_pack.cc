@@ -2,12 +2,11 @@
 
 #include <string.h>
 
+#include "krait/backends/cpu/isa/int8_tile.h"
 #include "krait/backends/cpu/isa/ops.h"
 
 namespace krait::KRAIT_ISA {
-namespace {
 
-// dst[c][r] = src[r][c] for 4-byte elements; src rows are `ld_src` bytes apart, dst rows `ld_dst` elements.
 void transpose(const char* src, int64_t ld_src, int64_t rows, int64_t cols, float* dst, int64_t ld_dst) {
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4) {
@@ -33,6 +32,8 @@ void transpose(const char* src, int64_t ld_src, int64_t rows, int64_t cols, floa
     for (int64_t c = 0; c < cols; ++c) memcpy(dst + c * ld_dst + r, src + r * ld_src + 4 * c, 4);
   }
 }
+
+namespace {
 
 // To nearest even, as an f32 whose lower half is zero; NaN stays NaN.
 #ifdef __AVX512F__
@@ -158,10 +159,12 @@ void pack_x(XForm form, const float* x, int64_t ldx, int rows, int64_t K, int MR
 }
 
 size_t packed_weight_bytes(DType dtype, int64_t N, int64_t K) {
+  if (is_block_type(dtype)) return int8_packed_bytes(dtype, N, K);
   return static_cast<size_t>((N + kPanel - 1) / kPanel * panel_bytes(dtype, K));
 }
 
 void pack_weight(const Exec& exec, const PackWeightParams& p) {
+  if (is_block_type(p.dtype)) return int8_pack(exec, p);
   const int64_t bytes = panel_bytes(p.dtype, p.K), row = p.K * size_of(p.dtype);
   exec.pool->parallel_for((p.N + kPanel - 1) / kPanel, [&](int64_t i) {
     const int64_t left = p.N - i * kPanel;

@@ -1,5 +1,6 @@
 // Portable small ops.
 #include "krait/kernels/reference/elementwise.h"
+#include "krait/backends/cpu/block_rows.h"
 #include "krait/backends/cpu/scalar/ops.h"
 #include "krait/kernels/reference/matmul.h"
 
@@ -20,7 +21,11 @@ void add(const Exec& exec, const AddParams& p) {
 void embed(const Exec& exec, const EmbedParams& p) {
   exec.pool->parallel_for(p.T, [&](int64_t t) {
     const int64_t row = p.ids[t] * p.D;
-    for (int64_t d = 0; d < p.D; ++d) p.y[t * p.D + d] = reference::weight_at<float>(p.table, p.dtype, row + d);
+    float* y = p.y + t * p.D;
+    if (is_block_type(p.dtype)) {
+      return decode_block_row(p.dtype, static_cast<const char*>(p.table) + bytes_of(p.dtype, row), p.D, y);
+    }
+    for (int64_t d = 0; d < p.D; ++d) y[d] = reference::weight_at<float>(p.table, p.dtype, row + d);
   });
 }
 

@@ -2,15 +2,38 @@
 #include "krait/kernels/reference/matmul.h"
 
 #include <cstring>
+#include <vector>
 
 #include "krait/backends/cpu/scalar/ops.h"
+#include "krait/kernels/reference/block_matmul.h"
 
 namespace krait::scalar {
+namespace {
 
-size_t packed_weight_bytes(DType dtype, int64_t N, int64_t K) { return static_cast<size_t>(N * K * size_of(dtype)); }
+void block_matmul(const Exec& exec, const MatmulParams& p) {
+  const int64_t chunks = p.K / 32;
+  std::vector<reference::Quantized32> x(static_cast<size_t>(p.M * chunks));
+  exec.pool->parallel_for(p.M, [&](int64_t m) {
+    for (int64_t c = 0; c < chunks; ++c) {
+      x[static_cast<size_t>(m * chunks + c)] = reference::quantize_32(p.x + m * p.ldx + 32 * c);
+    }
+  });
+  const int64_t row_bytes = bytes_of(p.w_dtype, p.K);
+  exec.pool->parallel_for(p.N, [&](int64_t n) {
+    const char* row = static_cast<const char*>(p.w) + n * row_bytes;
+    for (int64_t m = 0; m < p.M; ++m) {
+      const float y = reference::block_dot(p.w_dtype, row, x.data() + m * chunks, p.K);
+      p.y[m * p.ldy + n] = p.bias == nullptr ? y : y + p.bias[n];
+    }
+  });
+}
+
+}  // namespace
+
+size_t packed_weight_bytes(DType dtype, int64_t N, int64_t K) { return static_cast<size_t>(bytes_of(dtype, N * K)); }
 
 void pack_weight(const Exec& exec, const PackWeightParams& p) {
-  const auto row_bytes = static_cast<size_t>(p.K * size_of(p.dtype));
+  const auto row_bytes = static_cast<size_t>(bytes_of(p.dtype, p.K));
   exec.pool->parallel_for(p.N, [&](int64_t n) {
     const size_t at = static_cast<size_t>(n) * row_bytes;
     std::memcpy(static_cast<char*>(p.dst) + at, static_cast<const char*>(p.src) + at, row_bytes);
@@ -18,6 +41,7 @@ void pack_weight(const Exec& exec, const PackWeightParams& p) {
 }
 
 void matmul(const Exec& exec, const MatmulParams& p) {
+  if (is_block_type(p.w_dtype)) return block_matmul(exec, p);
   exec.pool->parallel_for(p.N, [&](int64_t n) {
     for (int64_t m = 0; m < p.M; ++m) p.y[m * p.ldy + n] = reference::matmul_element<float>(p, m, n);
   });
