@@ -94,8 +94,9 @@ void AddedTokenMatcher::split(std::string_view text, bool parse_special,
       if (token.special && !parse_special) continue;
       if (token.single_word && touches_word(text, hit.begin, hit.end)) continue;
       size_t begin = hit.begin, end = hit.end;
-      if (token.lstrip) begin = skip_spaces_back(text, begin, std::min(begin, done));
+      if (token.lstrip) begin = skip_spaces_back(text, begin, done);
       if (token.rstrip) end = skip_spaces(text, end);
+      if (begin >= end) continue;  // white space that the token before has taken as a whole
       if (done < begin) found(text.substr(done, begin - done), -1);
       found({}, token.id);
       done = end;  // before the end of the last one if that took spaces which are a token too: as the package does it

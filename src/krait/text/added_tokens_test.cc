@@ -30,6 +30,10 @@ TEST(AddedTokens, StripTakesSpacesButNotThoseOfTheTokenBefore) {
   EXPECT_EQ(split({l, r}, "a \u2003<l> b"), "(a)[1]( b)");
   EXPECT_EQ(split({l, r}, "a <r> \n b"), "(a )[2](b)");
   EXPECT_EQ(split({l, r}, "<r>  <l>"), "[2][1]");
+  // A token of white space that the one before has swallowed whole is not there any more, as in the tokenizers package.
+  const AddedToken both{"<b>", 3, false, false, true, true}, space{"  \n", 4, false, false, true, true};
+  EXPECT_EQ(split({both, space}, "<b>  \n)"), "[3]())");
+  EXPECT_EQ(split({both, space}, "a  \n  \n)"), "(a)[4]())");
 }
 
 TEST(AddedTokens, SingleWord) {

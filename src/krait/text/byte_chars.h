@@ -10,4 +10,7 @@ void append_byte_chars(std::string& out, std::string_view bytes);
 // The bytes that the characters of `token` stand for. A token with a character outside the table stands for itself.
 std::string bytes_of_token(std::string_view token);
 
+// Byte fallback: the byte that a token <0xXX> stands for; -1: it is another kind of token.
+int fallback_byte(std::string_view token);
+
 }  // namespace krait::text

@@ -10,19 +10,6 @@ namespace {
 
 using Step = std::function<void(std::string& token, bool first)>;
 
-// <0xXX> -> the byte; -1: another token.
-int byte_token(std::string_view t) {
-  if (t.size() != 6 || !t.starts_with("<0x") || t[5] != '>') return -1;
-  const auto digit = [](char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
-  };
-  const int high = digit(t[3]), low = digit(t[4]);
-  return high < 0 || low < 0 ? -1 : high * 16 + low;
-}
-
 void replace_each(std::string& s, std::string_view from, std::string_view to) {
   for (size_t i = s.find(from); i != std::string::npos; i = s.find(from, i + to.size())) s.replace(i, from.size(), to);
 }
@@ -39,8 +26,9 @@ class Reader {
       fields.ignore({"add_prefix_space", "trim_offsets", "use_regex"});
       steps_.emplace_back([](std::string& t, bool) { t = bytes_of_token(t); });
     } else if (type == "ByteFallback") {
+      joins_bytes_ = true;
       steps_.emplace_back([](std::string& t, bool) {
-        if (const int byte = byte_token(t); byte >= 0) t.assign(1, static_cast<char>(byte));
+        if (const int byte = fallback_byte(t); byte >= 0) t.assign(1, static_cast<char>(byte));
       });
     } else if (type == "Fuse") {
       fused_ = true;
@@ -55,6 +43,8 @@ class Reader {
     }
     fields.finish();
   }
+
+  bool joins_bytes() const { return joins_bytes_; }
 
   TokenDecoder finish() {
     return [steps = std::move(steps_)](int32_t, std::string_view token, bool first) {
@@ -102,14 +92,15 @@ class Reader {
   }
 
   std::vector<Step> steps_;
-  bool fused_ = false;
+  bool fused_ = false, joins_bytes_ = false;
 };
 
 }  // namespace
 
-TokenDecoder read_decoder(JsonFields fields) {
+TokenDecoder read_decoder(JsonFields fields, bool& joins_bytes) {
   Reader reader;
   reader.read(std::move(fields));
+  joins_bytes = reader.joins_bytes();
   return reader.finish();
 }
 

@@ -12,7 +12,7 @@ namespace krait::text {
 void read_normalizer(JsonFields fields, TextNormalizer& out);
 void read_pre_tokenizer(JsonFields fields, std::vector<std::unique_ptr<PreTokenizer>>& out);
 void read_post_processor(JsonFields fields, std::vector<int32_t>& before, std::vector<int32_t>& after);
-TokenDecoder read_decoder(JsonFields fields);
-TokenDecoder no_decoder();  // tokens with spaces between them
+TokenDecoder read_decoder(JsonFields fields, bool& joins_bytes);  // see Pipeline
+TokenDecoder no_decoder();                                        // tokens with spaces between them
 
 }  // namespace krait::text

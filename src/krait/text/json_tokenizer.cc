@@ -167,7 +167,7 @@ std::unique_ptr<Tokenizer> read_tokenizer(JsonFields root, const SideFiles& side
   if (root.find("normalizer")) read_normalizer(root.object("normalizer"), p.normalizer);
   if (root.find("pre_tokenizer")) read_pre_tokenizer(root.object("pre_tokenizer"), p.pre_tokenizers);
   if (root.find("post_processor")) read_post_processor(root.object("post_processor"), p.before, p.after);
-  p.decoder = root.find("decoder") ? read_decoder(root.object("decoder")) : no_decoder();
+  p.decoder = root.find("decoder") ? read_decoder(root.object("decoder"), p.joins_bytes) : no_decoder();
   root.finish();
   for (const auto* ids : {&p.before, &p.after}) {
     for (const int32_t id : *ids) {

@@ -283,5 +283,18 @@ TEST(JsonTokenizer, UnigramFixtureAsThePackage) {
   EXPECT_EQ(t->decode(Ids{11, 1, 8, 9, 4}, false), "<s> \u00e9 a");
 }
 
+// What the package prints: all of a run of byte tokens is text, or each of them is U+FFFD.
+TEST(JsonTokenizer, ByteRunsDecodeAsThePackage) {
+  std::ifstream in(std::string(KRAIT_SOURCE_DIR) + "/tests/fixtures/unigram.json");
+  const auto t = open({std::istreambuf_iterator<char>(in), {}});
+  const std::string bad = "\uFFFD";
+  EXPECT_EQ(t->decode(Ids{10}, false), bad);
+  EXPECT_EQ(t->decode(Ids{8, 9, 10}, false), bad + bad + bad);
+  EXPECT_EQ(t->decode(Ids{8, 4, 9}, false), bad + " a" + bad);
+  EXPECT_EQ(t->decode(Ids{9, 2, 8, 9}, false), bad + "a\u00e9");
+  EXPECT_EQ(t->decode(Ids{11, 8, 9, 11, 8}, false), "<s>\u00e9<s>" + bad);
+  EXPECT_EQ(t->decode(Ids{11, 8, 9, 11, 8}, true), bad + bad + bad);
+}
+
 }  // namespace
 }  // namespace krait::text

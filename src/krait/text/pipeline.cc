@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "krait/text/byte_chars.h"
 #include "krait/text/piece_cache.h"
 #include "krait/text/utf8.h"
 
@@ -77,6 +78,14 @@ class PipelineTokenizer final : public Tokenizer {
   std::string token_bytes(int32_t id, bool first) const override {
     const std::string_view token = token_text(id);
     return token.empty() ? std::string() : p_.decoder(id, token, first);
+  }
+  bool is_byte(int32_t id) const override { return p_.joins_bytes && fallback_byte(token_text(id)) >= 0; }
+  // As the tokenizers package has it: all of a run or none.
+  std::string text_of_bytes(std::string_view run) const override {
+    std::string out;
+    if (is_valid_utf8(run)) return out.assign(run);
+    for (size_t i = 0; i < run.size(); ++i) out += kReplacementUtf8;
+    return out;
   }
   bool is_special(int32_t id) const override {
     const auto at = added_by_id_.find(id);

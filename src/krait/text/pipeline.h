@@ -25,6 +25,7 @@ struct Pipeline {
   std::unique_ptr<PieceModel> model;
   std::vector<int32_t> before, after;  // special tokens around a text
   TokenDecoder decoder;
+  bool joins_bytes = false;  // runs of tokens <0xXX> decode to characters
   std::optional<int32_t> bos;
   std::vector<int32_t> eos;
 };

@@ -47,6 +47,7 @@ SpmOptions options_of(const SpmModel& m, const SideFiles& side, const std::strin
   }
   o.add_bos = side.add_bos.value_or(o.bos.has_value());
   o.add_eos = side.add_eos.value_or(false);
+  o.prefix_every_part = side.legacy.value_or(true);
   if (o.add_bos && !o.bos) fail_data(fmt::format("[sentencepiece] {}: add_bos_token without a BOS token", what));
   if (o.add_eos && o.eos.empty())
     fail_data(fmt::format("[sentencepiece] {}: add_eos_token without an EOS token", what));
@@ -57,6 +58,7 @@ SpmOptions options_of(const SpmModel& m, const SideFiles& side, const std::strin
 
 std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::filesystem::path& file, const SideFiles& side) {
   SpmModel m = parse_spm_model(read_whole_file(file), file.string());
+  m.add_dummy_prefix = side.add_prefix_space.value_or(m.add_dummy_prefix);
   SpmOptions o = options_of(m, side, file.string());
   return std::make_unique<SpmTokenizer>(std::move(m), std::move(o));
 }

@@ -62,6 +62,39 @@ TEST(SentencePiece, SpecialTokens) {
   EXPECT_THROW(t->decode(Ids{500}, false), Error);
 }
 
+// transformers 4.x: LlamaTokenizer(legacy=False) and the Metaspace of its tokenizer.json put the leading space before a
+// text, not before each part between special tokens: a chat template writes the spaces of its turns itself.
+TEST(SentencePiece, LeadingSpaceOfChatTurns) {
+  const fs::path model = kFixtures / "sentencepiece_bpe.model";
+  const auto encode = [&](const SideFiles& side, std::string_view text) {
+    return make_sentencepiece_tokenizer(model, side)->encode(text, {.add_special = false});
+  };
+  const auto whole = [&](std::string_view text) { return encode({}, text); };
+  const auto plus = [](Ids a, const Ids& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+  };
+  const Ids inst = whole("[INST]"), hello = whole("hello");
+  SideFiles modern, bare;
+  modern.legacy = false;
+  bare.add_prefix_space = false;
+  EXPECT_EQ(whole("[INST]hello"), plus(inst, hello));
+  EXPECT_EQ(encode(modern, "[INST] hello"), plus(inst, hello));
+  EXPECT_EQ(encode(modern, "hello[INST]"), plus(hello, inst));
+  EXPECT_EQ(whole("[INST] hello"), plus(inst, whole(" hello")));
+  EXPECT_EQ(encode(bare, " hello"), hello);
+  EXPECT_NE(encode(bare, "hello"), hello);
+}
+
+TEST(SentencePiece, ByteRunsDecodeAsThePackage) {
+  const auto t = make_sentencepiece_tokenizer(kFixtures / "sentencepiece_bpe.model", {});
+  const std::string bad = "\uFFFD";
+  EXPECT_EQ(t->decode(Ids{232, 134}, false), bad + bad);
+  EXPECT_EQ(t->decode(Ids{200, 174, 232}, false), "\u00e9" + bad);
+  EXPECT_EQ(t->decode(Ids{242, 165, 133}, false), bad + bad + bad);
+  EXPECT_EQ(t->decode(Ids{232, 134, 200, 174}, false), bad + bad + "\u00e9");
+}
+
 TEST(SentencePiece, SideFiles) {
   SideFiles side;
   side.add_bos = false;

@@ -36,9 +36,13 @@ void read_tokens(element root, SideFiles& out) {
 
 void read_tokenizer_config(element root, SideFiles& out) {
   read_tokens(root, out);
-  bool flag = false;
-  if (root["add_bos_token"].get(flag) == simdjson::SUCCESS) out.add_bos = flag;
-  if (root["add_eos_token"].get(flag) == simdjson::SUCCESS) out.add_eos = flag;
+  const auto flag = [&](const char* key, std::optional<bool>& to) {
+    if (bool v = false; root[key].get(v) == simdjson::SUCCESS) to = v;
+  };
+  flag("add_bos_token", out.add_bos);
+  flag("add_eos_token", out.add_eos);
+  flag("legacy", out.legacy);
+  flag("add_prefix_space", out.add_prefix_space);
   element chat;
   if (!out.chat_template.empty() || root["chat_template"].get(chat) != simdjson::SUCCESS) return;
   std::string_view text;

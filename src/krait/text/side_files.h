@@ -15,7 +15,10 @@ struct SideFiles {
   std::vector<std::string> eos;
   std::vector<int32_t> eos_ids;          // generation_config.json: an integer or a list
   std::optional<bool> add_bos, add_eos;  // add_bos_token, add_eos_token of tokenizer_config.json
-  std::string chat_template;             // Jinja source; empty: none
+  // Of tokenizer_config.json, for SentencePiece: whether each part between special tokens gets the leading space that a
+  // text gets (legacy; transformers' default), and whether a text gets it at all.
+  std::optional<bool> legacy, add_prefix_space;
+  std::string chat_template;  // Jinja source; empty: none
 };
 
 // Files that are absent leave their fields empty; a malformed one throws kBadData.

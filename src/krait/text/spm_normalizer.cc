@@ -18,7 +18,7 @@ SpmNormalizer::Step SpmNormalizer::step(std::string_view text) const {
   return {text.substr(0, n), n};
 }
 
-std::string SpmNormalizer::normalize(std::string_view text) const {
+std::string SpmNormalizer::normalize(std::string_view text, bool prefix) const {
   const std::string_view space = escape_ ? kSpaceSymbol : std::string_view(" ");
   if (remove_extra_) {
     while (!text.empty()) {
@@ -30,7 +30,7 @@ std::string SpmNormalizer::normalize(std::string_view text) const {
   std::string out;
   if (text.empty()) return out;
   out.reserve(text.size() + text.size() / 2);
-  if (add_prefix_) out += space;
+  if (add_prefix_ && prefix) out += space;
   bool after_space = remove_extra_;
   while (!text.empty()) {
     Step s = step(text);

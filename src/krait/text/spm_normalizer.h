@@ -16,7 +16,8 @@ class SpmNormalizer {
   // `user_defined` (must outlive this): pieces that the character rules leave alone.
   SpmNormalizer(const SpmModel&, const PieceTrie& user_defined);
 
-  std::string normalize(std::string_view text) const;  // `text`: valid UTF-8
+  // `text`: valid UTF-8. `prefix`: it may get the leading space, if the model wants one.
+  std::string normalize(std::string_view text, bool prefix = true) const;
 
  private:
   struct Step {

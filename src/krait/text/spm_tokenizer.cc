@@ -6,19 +6,12 @@
 #include <limits>
 
 #include "krait/core/error.h"
+#include "krait/text/byte_chars.h"
 #include "krait/text/unigram.h"
 #include "krait/text/utf8.h"
 
 namespace krait::text {
 namespace {
-
-// The value of "<0xFF>", or -1.
-int byte_value(std::string_view piece) {
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
-  if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return -1;
-  const size_t high = kDigits.find(piece[3]), low = kDigits.find(piece[4]);
-  return high == kDigits.npos || low == kDigits.npos ? -1 : static_cast<int>(16 * high + low);
-}
 
 std::string with_spaces(std::string_view piece) {
   std::string out;
@@ -68,7 +61,7 @@ void SpmTokenizer::index_pieces() {
         specials.emplace_back(p.text, id);
         break;
       case PieceType::kByte: {
-        const int value = byte_value(p.text);
+        const int value = fallback_byte(p.text);
         if (value < 0) fail_data(fmt::format("[sentencepiece] byte piece {} reads '{}'", id, p.text));
         byte_ids_[static_cast<size_t>(value)] = id;
         break;
@@ -123,8 +116,8 @@ void SpmTokenizer::encode_unigram(std::string_view normalized,
   }
 }
 
-void SpmTokenizer::encode_text(std::string_view text, std::vector<int32_t>& out) const {
-  const std::string normalized = normalizer_->normalize(text);
+void SpmTokenizer::encode_text(std::string_view text, bool prefix, std::vector<int32_t>& out) const {
+  const std::string normalized = normalizer_->normalize(text, prefix);
   bool after_unknown = false;  // neighbouring unknown characters are one unknown piece
   const auto emit = [&](std::string_view piece, int32_t id) {
     if (id == unk_ && model_.byte_fallback) {
@@ -157,11 +150,11 @@ std::vector<int32_t> SpmTokenizer::encode(std::string_view text, EncodeOptions o
       ++i;
       continue;
     }
-    encode_text(text.substr(begin, i - begin), out);
+    encode_text(text.substr(begin, i - begin), begin == 0 || options_.prefix_every_part, out);
     out.push_back(special.value);
     begin = i += special.length;
   }
-  encode_text(text.substr(begin), out);
+  encode_text(text.substr(begin), begin == 0 || options_.prefix_every_part, out);
   if (o.add_special && options_.add_eos) out.push_back(options_.eos.at(0));
   return out;
 }
@@ -173,7 +166,7 @@ const SpmPiece* SpmTokenizer::piece(int32_t id) const {
 std::string SpmTokenizer::token_bytes(int32_t id, bool first) const {
   const SpmPiece* p = piece(id);
   if (p == nullptr) return {};
-  if (p->type == PieceType::kByte) return {static_cast<char>(byte_value(p->text))};
+  if (p->type == PieceType::kByte) return {static_cast<char>(fallback_byte(p->text))};
   if (p->type == PieceType::kUnknown) return model_.unk_surface;
   if (p->type == PieceType::kControl) return p->text;
   std::string_view text = p->text;
@@ -181,6 +174,11 @@ std::string SpmTokenizer::token_bytes(int32_t id, bool first) const {
     text.remove_prefix(kSpaceSymbol.size());
   }
   return with_spaces(text);
+}
+
+bool SpmTokenizer::is_byte(int32_t id) const {
+  const SpmPiece* p = piece(id);
+  return p != nullptr && p->type == PieceType::kByte;
 }
 
 bool SpmTokenizer::is_special(int32_t id) const {

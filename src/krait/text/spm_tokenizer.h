@@ -22,6 +22,7 @@ struct SpmOptions {
   std::vector<int32_t> eos;
   bool add_bos = false, add_eos = false;  // need bos and a first eos
   bool cut_user_defined = false;  // user-defined pieces separate texts, as llama.cpp has it; else they are part of one
+  bool prefix_every_part = true;  // each part between special tokens gets the leading space, not the first alone
   std::string chat_template;
 };
 
@@ -39,13 +40,14 @@ class SpmTokenizer final : public Tokenizer {
   std::string chat_template() const override { return options_.chat_template; }
   std::vector<int32_t> encode(std::string_view text, EncodeOptions = {}) const override;
   std::string token_bytes(int32_t id, bool first = false) const override;
+  bool is_byte(int32_t id) const override;
   bool is_special(int32_t id) const override;
   std::optional<int32_t> token_id(std::string_view token) const override;
 
  private:
   const SpmPiece* piece(int32_t id) const;  // null: no such id
   void index_pieces();
-  void encode_text(std::string_view text, std::vector<int32_t>& out) const;
+  void encode_text(std::string_view text, bool prefix, std::vector<int32_t>& out) const;
   void encode_unigram(std::string_view normalized, const std::function<void(std::string_view, int32_t)>& emit) const;
 
   SpmModel model_;

@@ -35,8 +35,14 @@ class Tokenizer {
   virtual bool is_special(int32_t id) const = 0;
   virtual std::optional<int32_t> token_id(std::string_view token) const = 0;  // of an exact vocabulary entry
 
-  // Text of the ids; incomplete characters become U+FFFD. Throws kBadData on an id outside the vocabulary.
+  // Text of the ids; incomplete characters become U+FFFD. Throws kBadData on an id outside the vocabulary. Where byte
+  // tokens make no characters, the number of U+FFFD is that of the vocabulary's own package.
   std::string decode(std::span<const int32_t> ids, bool skip_special) const;
+
+ protected:
+  // Byte fallback: whether a token is one byte of characters that the vocabulary lacks, and the text of such a run.
+  virtual bool is_byte(int32_t) const { return false; }
+  virtual std::string text_of_bytes(std::string_view run) const;  // here: U+FFFD for each byte of no character
 };
 
 // Whether a folder has tokenizer.json, tokenizer.model(.v*) or a RWKV vocabulary.
