@@ -117,6 +117,19 @@ TEST_F(ConvertTest, SentencePieceBecomesALlamaVocabulary) {
   EXPECT_EQ(tokens(path("sp.gguf")), tokens(path("sp")));
 }
 
+// GGUF's own keys cannot say that a text is normalized; the tokenizer.json kept beside them can.
+TEST_F(ConvertTest, GgufKeepsTheNormalizer) {
+  const std::string m = model();
+  json t = byte_tokenizer();
+  t["normalizer"] = {{"type", "NFC"}};
+  write("mamba21/tokenizer.json", t.dump());
+  ASSERT_EQ(convert({m, path("m.gguf")}).code, 0);
+  for (const std::string& from : {m, path("m.gguf")}) {
+    EXPECT_EQ(krait({"tokenize", from, "--json", "-p", "e\u0301"}).parsed()["ids"], (json{0xC3, 0xA9})) << from;
+    EXPECT_EQ(krait({"tokenize", from, "--json", "-p", "<|end|>"}).parsed()["ids"], (json{256})) << from;
+  }
+}
+
 TEST_F(ConvertTest, TokenizersWithoutCounterpartAreRefused) {
   const std::string m = model();
   json t = byte_tokenizer();

@@ -55,6 +55,7 @@ text::GgufVocab gguf_vocab(const io::Gguf& g) {
     }
   }
   v.chat_template = g.str_or("tokenizer.chat_template", "");
+  v.huggingface_json = g.str_or("tokenizer.huggingface.json", "");
   return v;
 }
 

@@ -44,6 +44,24 @@ fs::path choose_file(const fs::path& folder) {
   return !models.empty() ? models.front() : !rwkv.empty() ? rwkv.front() : fs::path();
 }
 
+// What the other keys say beside the tokenizer.json: where a text begins and ends, and how turns are written.
+std::unique_ptr<Tokenizer> from_huggingface_json(const GgufVocab& v) {
+  const std::string what = "tokenizer.huggingface.json of the GGUF file";
+  SideFiles side;
+  side.chat_template = v.chat_template;
+  if (v.bos) {
+    if (*v.bos < 0 || static_cast<size_t>(*v.bos) >= v.tokens.size()) {
+      fail_data("[tokenizer] bos_token_id " + std::to_string(*v.bos) + " in a vocabulary of " +
+                std::to_string(v.tokens.size()));
+    }
+    side.bos = v.tokens[static_cast<size_t>(*v.bos)];
+  }
+  for (const auto& id : {v.eos, v.eot}) {
+    if (id) side.eos_ids.push_back(*id);
+  }
+  return make_json_tokenizer(v.huggingface_json, what, side);
+}
+
 }  // namespace
 
 bool has_tokenizer(const fs::path& folder) { return fs::is_directory(folder) && !choose_file(folder).empty(); }
@@ -71,6 +89,7 @@ std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& path) {
 }
 
 std::unique_ptr<Tokenizer> make_gguf_tokenizer(const GgufVocab& vocab) {
+  if (!vocab.huggingface_json.empty()) return from_huggingface_json(vocab);
   if (vocab.model == "gpt2") return make_gguf_bpe(vocab);
   if (vocab.model == "llama") return make_gguf_spm(vocab);
   if (vocab.model == "t5") return make_gguf_unigram(vocab);

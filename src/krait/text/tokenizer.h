@@ -62,6 +62,7 @@ struct GgufVocab {
   std::optional<bool> add_bos, add_eos, add_space_prefix, remove_extra_whitespaces;
   std::string precompiled_charsmap;  // SentencePiece's character rules, as bytes
   std::string chat_template;
+  std::string huggingface_json;  // a whole tokenizer.json: if it is there it decides, for it says more than the rest
 };
 std::unique_ptr<Tokenizer> make_gguf_tokenizer(const GgufVocab&);
 
