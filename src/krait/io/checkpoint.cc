@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kIndexSuffix = ".safetensors.index.json";
+constexpr std::string_view kIndexSuffix = ".safetensors.index.json", kTorchIndexSuffix = ".bin.index.json";
 
 // Side files of training runs that end like weights.
 constexpr std::array<std::string_view, 5> kNotWeights{"training_args.bin", "optimizer.bin", "optimizer.pt",
@@ -27,13 +27,14 @@ bool is_there(const fs::path& path) {
   return fs::exists(path, ec);
 }
 
-enum class Kind { kNone, kGguf, kSafetensors, kIndex, kTorch };
+enum class Kind { kNone, kGguf, kSafetensors, kIndex, kTorch, kTorchIndex };
 
 Kind kind_of(const fs::path& file) {
   const std::string name = file.filename().string();
   if (name.ends_with(".gguf")) return Kind::kGguf;
   if (name.ends_with(".safetensors")) return Kind::kSafetensors;
   if (name.ends_with(kIndexSuffix)) return Kind::kIndex;
+  if (name.ends_with(kTorchIndexSuffix)) return Kind::kTorchIndex;
   const bool torch = name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth");
   return torch && std::ranges::find(kNotWeights, name) == kNotWeights.end() ? Kind::kTorch : Kind::kNone;
 }
@@ -46,12 +47,14 @@ std::map<std::string, Tensor> read_weights(const fs::path& file) {
       return read_safetensors_index(file);
     case Kind::kTorch:
       return read_torch(file);
+    case Kind::kTorchIndex:
+      return read_torch_index(file);
     case Kind::kGguf:
     case Kind::kNone:
       break;
   }
-  fail_data(fmt::format("[checkpoint] {} is no weights file: expected .safetensors, {}, .bin, .pt or .gguf",
-                        file.string(), kIndexSuffix));
+  fail_data(fmt::format("[checkpoint] {} is no weights file: expected .safetensors, {}, .bin, .pt, {} or .gguf",
+                        file.string(), kIndexSuffix, kTorchIndexSuffix));
 }
 
 std::vector<fs::path> files_in(const fs::path& folder, Kind kind) {
@@ -83,18 +86,14 @@ fs::path find_weights(const fs::path& folder) {
     if (is_there(folder / name)) return folder / name;
   }
   if (fs::path f = single(folder, Kind::kSafetensors, ".safetensors"); !f.empty()) return f;
-  if (is_there(folder / "pytorch_model.bin")) return folder / "pytorch_model.bin";
-  if (is_there(folder / "pytorch_model.bin.index.json")) {
-    fail_data(
-        fmt::format("[checkpoint] {}: .bin files in several shards (pytorch_model.bin.index.json) are not "
-                    "supported, safetensors are",
-                    folder.string()));
+  for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
+    if (is_there(folder / name)) return folder / name;
   }
   if (fs::path f = single(folder, Kind::kTorch, ".bin or .pt"); !f.empty()) return f;
   if (fs::path f = single(folder, Kind::kGguf, ".gguf"); !f.empty()) return f;
   fail_data(fmt::format(
       "[checkpoint] {} has no weights: looked for model.safetensors, model.safetensors.index.json, a single "
-      "*.safetensors, pytorch_model.bin, a single *.bin or *.pt, a single *.gguf",
+      "*.safetensors, pytorch_model.bin, pytorch_model.bin.index.json, a single *.bin or *.pt, a single *.gguf",
       folder.string()));
 }
 

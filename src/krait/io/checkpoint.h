@@ -14,7 +14,8 @@ namespace krait::io {
 
 class Checkpoint {
  public:
-  // A folder with config.json and model.safetensors, model.safetensors.index.json or pytorch_model.bin (also a single
+  // A folder with config.json and model.safetensors or pytorch_model.bin, or the index.json of their shards (also a
+  // single
   // *.safetensors, *.bin or *.pt); one of those files (config.json beside it); or a *.gguf file. Throws kFailed if the
   // path does not exist, kBadData with the reason if it is no checkpoint.
   static std::shared_ptr<const Checkpoint> open(const std::filesystem::path&);

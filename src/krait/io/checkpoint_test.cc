@@ -91,7 +91,25 @@ TEST_F(CheckpointOpen, TorchFiles) {
   dir_.write("n.pt", "");
   EXPECT_THAT(why(), HasSubstr("2 .bin or .pt files (m.pt, n.pt)"));
   dir_.write("pytorch_model.bin.index.json", "{}");
-  EXPECT_THAT(why(), HasSubstr("in several shards"));
+  EXPECT_THAT(why(), HasSubstr("pytorch_model.bin.index.json: there is no weight_map"));
+}
+
+TEST_F(CheckpointOpen, TorchShards) {
+  config();
+  const fs::path fixture = fs::path(KRAIT_SOURCE_DIR) / "tests/fixtures/three_tensors.pt";
+  fs::copy_file(fixture, dir_.path() / "pytorch_model-00001-of-00002.bin");
+  dir_.write("pytorch_model-00002-of-00002.bin", "no torch file");
+  const std::string one = "\"pytorch_model-00001-of-00002.bin\"", two = "\"pytorch_model-00002-of-00002.bin\"";
+  const fs::path index = dir_.write("pytorch_model.bin.index.json",
+                                    "{\"weight_map\": {\"a\": " + one + ", \"b\": " + one + ", \"c\": " + one + "}}");
+  for (const auto& c : {open(), Checkpoint::open(index)}) {
+    EXPECT_THAT(c->names(), ElementsAre("a", "b", "c"));
+    EXPECT_EQ(c->shape("a"), Shape({2, 3}));
+  }
+  dir_.write("pytorch_model.bin.index.json",
+             "{\"weight_map\": {\"a\": " + one + ", \"b\": " + one + ", \"d\": " + one + ", \"e\": " + two + "}}");
+  EXPECT_THAT(why(), AllOf(HasSubstr("\"d\" is not in pytorch_model-00001"), HasSubstr("\"c\" in pytorch_model-00001"),
+                           HasSubstr("00002-of-00002.bin: is no zip archive")));
 }
 
 TEST_F(CheckpointOpen, Gguf) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
 #include <string_view>
 #include <unordered_set>
 
@@ -13,6 +14,7 @@
 #include "krait/io/json.h"
 #include "krait/io/mapped_file.h"
 #include "krait/io/problems.h"
+#include "krait/io/sharded.h"
 
 namespace krait::io {
 namespace {
@@ -43,48 +45,96 @@ struct Entry {
   uint64_t begin = 0, end = 0;  // in the data
 };
 
-Entry parse_entry(const std::string& name, const Json& j) {
-  Entry e{name, {}, {}, 0, 0};
-  for (const auto& [key, value] : j.items()) {
-    if (key != "dtype" && key != "shape" && key != "data_offsets")
-      fail_data(fmt::format("unknown key {}", quote_name(key)));
-  }
-  const std::string& dtype = j.at("dtype").as_string();
-  const auto kind = std::ranges::find(kKinds, dtype, &Kind::name);
-  if (kind == kKinds.end()) fail_data(fmt::format("dtype {} is not supported", quote_name(dtype)));
-  e.dtype = kind->dtype;
+// What an entry says, part by part: a fault of one does not hide those of the others.
+class EntryReader {
+ public:
+  EntryReader(const std::string& name, Problems& problems) : problems_(problems) { e_.name = name; }
 
-  const Json& shape = j.at("shape");
-  if (!shape.is_array()) fail_data("its shape is not an array");
-  std::vector<int64_t> dims;
-  for (size_t i = 0; i < shape.size(); ++i) dims.push_back(shape.at(i).as_integer());
-  e.shape = Shape(dims);
-
-  const Json& offsets = j.at("data_offsets");
-  if (!offsets.is_array() || offsets.size() != 2) fail_data("data_offsets are not two numbers");
-  const int64_t begin = offsets.at(0).as_integer(), end = offsets.at(1).as_integer();
-  if (begin < 0 || end < begin) fail_data(fmt::format("data_offsets [{}, {}] are not a range", begin, end));
-  e.begin = static_cast<uint64_t>(begin);
-  e.end = static_cast<uint64_t>(end);
-  int64_t bytes = 0;
-  if (__builtin_mul_overflow(e.shape.numel(), size_of(e.dtype), &bytes) || bytes != end - begin) {
-    fail_data(
-        fmt::format("{} of {} does not fit the {} bytes at [{}, {}]", dtype, e.shape.str(), end - begin, begin, end));
+  std::optional<Entry> read(const Json& j) {
+    step([&] {
+      for (const auto& [key, value] : j.items()) {
+        if (key != "dtype" && key != "shape" && key != "data_offsets") problem("unknown key " + quote_name(key));
+      }
+      object_ = true;
+    });
+    if (!object_) return std::nullopt;
+    bool dtype = false, shape = false, range = false;
+    step([&] { dtype = read_dtype(j.at("dtype").as_string()); });
+    step([&] { shape = read_shape(j.at("shape")); });
+    step([&] { range = read_range(j.at("data_offsets")); });
+    if (dtype && shape && range) check_size();
+    return good_ ? std::optional(e_) : std::nullopt;
   }
-  return e;
-}
+
+ private:
+  template <class Action>
+  void step(Action action) {
+    try {
+      action();
+    } catch (const Error& e) {
+      problem(inner_message(e));
+    }
+  }
+
+  void problem(std::string_view why) {
+    good_ = false;
+    problems_.add(fmt::format("{}: {}", quote_name(e_.name), why));
+  }
+
+  bool read_dtype(const std::string& name) {
+    const auto kind = std::ranges::find(kKinds, name, &Kind::name);
+    if (kind == kKinds.end()) {
+      problem(fmt::format("dtype {} is not supported", quote_name(name)));
+      return false;
+    }
+    e_.dtype = kind->dtype;
+    return true;
+  }
+
+  bool read_shape(const Json& j) {
+    if (!j.is_array()) fail_data("its shape is not an array");
+    std::vector<int64_t> dims;
+    for (size_t i = 0; i < j.size(); ++i) dims.push_back(j.at(i).as_integer());
+    e_.shape = Shape(dims);
+    return true;
+  }
+
+  bool read_range(const Json& j) {
+    if (!j.is_array() || j.size() != 2) fail_data("data_offsets are not two numbers");
+    const int64_t begin = j.at(0).as_integer(), end = j.at(1).as_integer();
+    if (begin < 0 || end < begin) fail_data(fmt::format("data_offsets [{}, {}] are not a range", begin, end));
+    e_.begin = static_cast<uint64_t>(begin);
+    e_.end = static_cast<uint64_t>(end);
+    return true;
+  }
+
+  void check_size() {
+    int64_t bytes = 0;
+    const auto have = static_cast<int64_t>(e_.end - e_.begin);
+    if (!__builtin_mul_overflow(e_.shape.numel(), size_of(e_.dtype), &bytes) && bytes == have) return;
+    problem(fmt::format("{} of {} does not fit the {} bytes at [{}, {}]",
+                        std::ranges::find(kKinds, e_.dtype, &Kind::dtype)->name, e_.shape.str(), have, e_.begin,
+                        e_.end));
+  }
+
+  Problems& problems_;
+  Entry e_;
+  bool object_ = false, good_ = true;
+};
 
 std::vector<Entry> parse_entries(const Json& header, Problems& problems) {
   std::vector<Entry> entries;
   for (const auto& [name, value] : header.items()) {
-    try {
-      if (name != "__metadata__") {
-        entries.push_back(parse_entry(name, value));
-      } else {
-        for (const auto& item : value.items()) item.second.as_string();
-      }
-    } catch (const Error& e) {
-      problems.add(fmt::format("{}: {}", quote_name(name), inner_message(e)));
+    if (name != "__metadata__") {
+      if (auto e = EntryReader(name, problems).read(value)) entries.push_back(std::move(*e));
+      continue;
+    }
+    if (!value.is_object()) {
+      problems.add("\"__metadata__\": expected an object");
+      continue;
+    }
+    for (const auto& [key, text] : value.items()) {
+      if (!text.is_string()) problems.add(fmt::format("\"__metadata__\": {} is no string", quote_name(key)));
     }
   }
   return entries;
@@ -144,34 +194,6 @@ Tensor tensor_at(const std::shared_ptr<const MappedFile>& file, const std::byte*
   return t;
 }
 
-// Reasons to refuse a shard's name: it comes from the file and must not lead out of the folder.
-bool stays_inside(const std::string& name) {
-  const fs::path p(name);
-  return !name.empty() && name.find('\0') == std::string::npos && p.is_relative() && p.has_filename() &&
-         std::ranges::none_of(p, [](const fs::path& part) { return part == ".." || part == "."; });
-}
-
-using Shards = std::map<std::string, std::map<std::string, Tensor>>;  // file -> tensors
-
-Shards open_shards(const fs::path& folder, const Json& weight_map, Problems& problems) {
-  Shards shards;
-  std::unordered_set<std::string> tried;
-  for (const auto& [name, file] : weight_map.items()) {
-    const std::string& shard = file.as_string();
-    if (!tried.insert(shard).second) continue;
-    if (!stays_inside(shard)) {
-      problems.add(fmt::format("shard name {} leads out of the folder", quote_name(shard)));
-      continue;
-    }
-    try {
-      shards.emplace(shard, read_safetensors(folder / shard));
-    } catch (const Error& e) {
-      problems.add(std::string(inner_message(e)));
-    }
-  }
-  return shards;
-}
-
 void check_tensors(const std::vector<NamedTensor>& tensors) {
   std::unordered_set<std::string_view> names;
   for (const NamedTensor& t : tensors) {
@@ -222,38 +244,7 @@ std::map<std::string, Tensor> read_safetensors(const fs::path& path) {
 }
 
 std::map<std::string, Tensor> read_safetensors_index(const fs::path& index) {
-  const auto file = MappedFile::open(index);
-  const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
-  const Json json = Json::parse(text, index.string());
-  const Json* weight_map = json.find("weight_map");
-  if (weight_map == nullptr || !weight_map->is_object()) {
-    fail_data(fmt::format("[safetensors] {}: there is no weight_map", index.string()));
-  }
-  for (const auto& [name, shard] : weight_map->items()) {
-    if (!shard.is_string())
-      fail_data(fmt::format("[safetensors] {}: the shard of {} is no name", index.string(), quote_name(name)));
-  }
-  Problems problems;
-  Shards shards = open_shards(index.parent_path(), *weight_map, problems);
-  std::map<std::string, Tensor> tensors;
-  for (const auto& [name, file_name] : weight_map->items()) {
-    const auto shard = shards.find(file_name.as_string());
-    if (shard == shards.end()) continue;  // named already
-    const auto node = shard->second.extract(name);
-    if (node.empty()) {
-      problems.add(fmt::format("{} is not in {}, where the index has it", quote_name(name), shard->first));
-    } else {
-      tensors.emplace(name, node.mapped());
-    }
-  }
-  for (const auto& [file_name, left] : shards) {
-    for (const auto& item : left) {
-      problems.add(fmt::format("{} in {} is not in the index{}", quote_name(item.first), file_name,
-                               tensors.contains(item.first) ? " for this file" : ""));
-    }
-  }
-  problems.throw_if_any("safetensors", index.string());
-  return tensors;
+  return read_sharded(index, "safetensors", read_safetensors);
 }
 
 void write_safetensors(const fs::path& path, const std::vector<NamedTensor>& tensors,

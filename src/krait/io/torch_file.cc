@@ -11,6 +11,7 @@
 #include "krait/io/mapped_file.h"
 #include "krait/io/pickle.h"
 #include "krait/io/problems.h"
+#include "krait/io/sharded.h"
 #include "krait/io/zip.h"
 
 namespace krait::io {
@@ -294,5 +295,9 @@ class Archive {
 }  // namespace
 
 std::map<std::string, Tensor> read_torch(const std::filesystem::path& path) { return Archive(path).tensors(); }
+
+std::map<std::string, Tensor> read_torch_index(const std::filesystem::path& index) {
+  return read_sharded(index, "torch", read_torch);
+}
 
 }  // namespace krait::io

@@ -13,5 +13,7 @@ namespace krait::io {
 // "state_dict" / "model". Throws kBadData: not a zip of torch, hostile or unknown opcodes and globals (named), storages
 // outside the archive, compressed storages, strides or sizes that leave the storage, big-endian files.
 std::map<std::string, Tensor> read_torch(const std::filesystem::path&);
+// A sharded set: pytorch_model.bin.index.json and the files it names (which must stay inside the folder).
+std::map<std::string, Tensor> read_torch_index(const std::filesystem::path& index);
 
 }  // namespace krait::io
