@@ -73,6 +73,16 @@ class Child {
   }
   void close_output() { close(std::exchange(out_, -1)); }
   void kill(int signal) { ::kill(pid_, signal); }
+  // Until the program handles SIGINT itself.
+  void wait_for_handlers() const {
+    for (int i = 0; i < 20000; ++i, usleep(1000)) {
+      std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+      for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("SigCgt:") && (std::stoull(line.substr(7), nullptr, 16) & (1U << (SIGINT - 1))) != 0)
+          return;
+      }
+    }
+  }
 
   Finished wait() {
     pollfd fds[2] = {{out_, POLLIN, 0}, {err_, POLLIN, 0}};

@@ -1,7 +1,10 @@
 #include "cli.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
+#include <numeric>
+#include <utility>
 
 #include "krait/core/error.h"
 
@@ -90,6 +93,58 @@ Command& Command::footer(const std::string& text) {
 void Command::run(std::function<int()> body) {
   // The exit code travels as CLI11's own way out of a callback.
   app_->callback([body = std::move(body)] { throw CLI::RuntimeError(body()); });
+}
+
+namespace {
+
+// Letters to change, insert or leave out (Levenshtein).
+size_t distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = std::exchange(row[j], std::min({changed, row[j] + 1, row[j - 1] + 1}));
+    }
+  }
+  return row.back();
+}
+
+// "did you mean 'run'?", or the list if nothing is near.
+std::string suggestion(const std::string& word, const std::vector<const CLI::App*>& commands) {
+  std::string nearest, all;
+  size_t least = 3;
+  for (const CLI::App* c : commands) {
+    const std::string& name = c->get_name();
+    all += (all.empty() ? "" : ", ") + name;
+    const bool begins = word.size() >= 3 && (name.starts_with(word) || word.starts_with(name));
+    const size_t d = begins ? 0 : distance(word, name);
+    if (d < least && d < name.size()) {
+      least = d;
+      nearest = name;
+    }
+  }
+  return nearest.empty() ? "the commands are " + all : "did you mean '" + nearest + "'?";
+}
+
+}  // namespace
+
+void check_command_names(const CLI::App& app, int argc, const char* const* argv) {
+  const CLI::App* group = &app;
+  for (int i = 1; i <= argc; ++i) {
+    const auto commands = group->get_subcommands([](const CLI::App*) { return true; });
+    if (commands.empty() || (i < argc && argv[i][0] == '-')) return;  // options are the parser's
+    const std::string title = group == &app ? "krait" : group->get_name();
+    if (i == argc) {
+      fail_usage("[" + title + "] a command is wanted; " + suggestion("", commands));
+    }
+    const auto found = std::ranges::find(commands, argv[i], &CLI::App::get_name);
+    if (found == commands.end()) {
+      fail_usage("[" + title + "] unknown command '" + argv[i] + "'; " + suggestion(argv[i], commands));
+    }
+    group = *found;
+  }
 }
 
 bool Command::given(const std::string& long_name) const { return app_->count(long_name) > 0; }

@@ -42,6 +42,9 @@ class Command {
   CLI::App* app_;
 };
 
+// Throws kUsage, with what is near it, if the first word is no command of the program (or the second none of a group).
+void check_command_names(const CLI::App& app, int argc, const char* const* argv);
+
 // Each adds one command to the program.
 void add_bench(Command& root);
 void add_convert(Command& root);

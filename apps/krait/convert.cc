@@ -1,6 +1,4 @@
 // krait convert: any checkpoint -> a safetensors folder or a GGUF file.
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -13,7 +11,9 @@
 #include "krait/io/atomic_file.h"
 #include "krait/models/export.h"
 #include "krait/models/load.h"
+#include "out_folder.h"
 #include "session.h"
+#include "terminal.h"
 
 namespace krait::cli {
 namespace {
@@ -78,36 +78,6 @@ bool travels(const std::string& name) {
          (name.starts_with("rwkv_vocab") && name.ends_with(".txt"));
 }
 
-// A folder beside OUT that is removed unless its files were moved there.
-class Staging {
- public:
-  explicit Staging(const fs::path& out) : out_(out.has_filename() ? out : out.parent_path()) {
-    path_ = out_.parent_path() / ("." + out_.filename().string() + ".partial-" + std::to_string(::getpid()));
-  }
-  ~Staging() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
-
-  const fs::path& path() const { return path_; }
-
-  // Throws kUsage if a file would be overwritten that must not be.
-  void publish(bool force) {
-    if (!fs::exists(out_)) return fs::rename(path_, out_);
-    for (const auto& entry : fs::directory_iterator(path_)) {
-      const fs::path target = out_ / entry.path().filename();
-      if (!force && fs::exists(target))
-        fail_usage("[convert] " + target.string() + " exists already (--force overwrites)");
-    }
-    for (const auto& entry : fs::directory_iterator(path_)) fs::rename(entry.path(), out_ / entry.path().filename());
-  }
-
- private:
-  fs::path out_, path_;
-};
-
 void write_tokenizer_files(const Source& s, const fs::path& out) {
   if (const io::Gguf* g = s.checkpoint->gguf()) {
     if (g->has("tokenizer.huggingface.json")) {
@@ -139,27 +109,22 @@ CheckpointForm form_of(const std::string& to) {
                             : CheckpointForm::kAuto;
 }
 
-// Whether OUT may be written, before any work is done.
-void check_out(const Args& a, bool gguf) {
+// Whether the file OUT may be written, before any work is done.
+void check_out_file(const Args& a) {
   const fs::path out = a.out;
-  if (gguf && fs::is_directory(out)) fail_usage("[convert] " + a.out + " is a folder; a file is to be written");
-  if (!gguf && fs::exists(out) && !fs::is_directory(out)) {
-    fail_usage("[convert] " + a.out + " is a file; a folder is to be written (a GGUF file's name ends in .gguf)");
-  }
-  if (a.force) return;
-  const std::vector<fs::path> targets =
-      gguf ? std::vector{out} : std::vector{out / "config.json", out / "model.safetensors"};
-  for (const fs::path& target : targets) {
-    if (fs::exists(target)) fail_usage("[convert] " + target.string() + " exists already (--force overwrites)");
-  }
+  if (fs::is_directory(out)) fail_usage("[convert] " + a.out + " is a folder; a file is to be written");
+  if (!a.force && fs::exists(out)) fail_usage("[convert] " + a.out + " exists already (--force overwrites)");
+  const io::AtomicFile probe(out);
 }
 
-void convert_to_folder(const Args& a, const Source& s) {
-  Staging staging(a.out);
-  save_folder(s.spec, s.params, staging.path(), form_of(a.to));
-  if (!a.no_tokenizer) write_tokenizer_files(s, staging.path());
-  if (!config_json(s.spec, form_of(a.to)).find("model_type")) keep_eos_ids(s.spec, staging.path());
-  staging.publish(a.force);
+void convert_to_folder(const Args& a, const Source& s, OutFolder& out) {
+  const Signals signals;
+  const fs::path& folder = out.create();
+  save_folder(s.spec, s.params, folder, form_of(a.to), Signals::check);
+  if (!a.no_tokenizer) write_tokenizer_files(s, folder);
+  if (!config_json(s.spec, form_of(a.to)).find("model_type")) keep_eos_ids(s.spec, folder);
+  Signals::check();
+  out.publish();
 }
 
 void convert_to_gguf(const Args& a, const Source& s) {
@@ -170,21 +135,23 @@ void convert_to_gguf(const Args& a, const Source& s) {
     extra = gguf_vocabulary(s.checkpoint->folder(), s.spec);
   }
   if (a.no_tokenizer) std::erase_if(extra, [](const auto& kv) { return kv.first.starts_with("tokenizer."); });
-  save_gguf(s.spec, s.params, a.out, extra);
+  const Signals signals;
+  save_gguf(s.spec, s.params, a.out, extra, Signals::check);
 }
 
 int convert(const Args& a) {
   const bool gguf = to_gguf(a);
-  check_out(a, gguf);
+  std::optional<OutFolder> folder;
+  if (gguf) {
+    check_out_file(a);
+  } else {
+    folder.emplace("convert", a.out, a.force);
+  }
   const Source s = read(a);
-  try {
-    if (gguf) {
-      convert_to_gguf(a, s);
-    } else {
-      convert_to_folder(a, s);
-    }
-  } catch (const fs::filesystem_error& e) {
-    throw Error(ErrorCode::kFailed, std::string("[convert] ") + e.what());
+  if (gguf) {
+    convert_to_gguf(a, s);
+  } else {
+    convert_to_folder(a, s, *folder);
   }
   std::fprintf(stderr, "wrote %s (%s, %s)\n", a.out.c_str(), s.spec.architecture.c_str(),
                gguf                                                    ? "GGUF"

@@ -8,6 +8,7 @@
 #include "krait/io/npy.h"
 #include "progress.h"
 #include "session.h"
+#include "terminal.h"
 
 namespace krait::cli {
 namespace {
@@ -18,6 +19,10 @@ struct Args {
 };
 
 int logits(const Args& a) {
+  if (a.out == "-") fail_usage("[logits] --out -: an array is not written to standard output; name a file");
+  {
+    const io::AtomicFile probe(a.out);
+  }  // before any work is done that could not be kept
   const Tensor ids = io::read_npy(a.ids);
   if (ids.dtype() != DType::kI32 || ids.rank() < 1 || ids.rank() > 2) {
     fail_data("[logits] " + a.ids + " holds " + std::string(name_of(ids.dtype())) + " " + ids.shape().str() +
@@ -26,7 +31,6 @@ int logits(const Args& a) {
   const Session s = open_session(a.model, NeedTokenizer::kNo);
   const Model& m = s.model();
   const int64_t L = ids.dim(-1), B = ids.rank() == 2 ? ids.dim(0) : 1, V = m.padded_vocab_size();
-  if (L == 0) fail_data("[logits] " + a.ids + " is empty");
   Tensor out = ids.rank() == 2 ? Tensor::empty({B, L, V}) : Tensor::empty({L, V});
   SlotStore states(m.state_specs(), 1);
   ProgressBar bar("logits", B * L, "tokens");
@@ -40,7 +44,8 @@ int logits(const Args& a) {
     });
   }
   bar.finish();
-  io::write_npy(a.out, out);
+  const Signals signals;
+  io::write_npy(a.out, out, Signals::check);
   return 0;
 }
 

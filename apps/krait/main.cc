@@ -1,12 +1,18 @@
 // krait: one program, one file a subcommand. Exit codes: 0 ok, 1 failed, 2 usage, 3 bad model or data.
+#include <poll.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 
 #include "cli.h"
 #include "krait/core/error.h"
+#include "terminal.h"
 
 namespace {
 
@@ -21,8 +27,9 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", kVersion);
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 bad model or data, 130 ended by Ctrl-C. 'krait COMMAND --help' "
-      "tells more.");
+      "Exit codes: 0 ok, 1 failed (a file that cannot be read or written, too), 2 wrong usage, 3 bad model or data, "
+      "130 ended\nby Ctrl-C, 143 by SIGTERM. A reader of the output that goes away ('| head') is no error. "
+      "'krait COMMAND --help' tells\nmore.");
   krait::cli::Command root(&app);
   krait::cli::add_run(root);
   krait::cli::add_logits(root);
@@ -35,6 +42,7 @@ int run(int argc, char** argv) {
   krait::cli::add_new(root);
   krait::cli::add_tokenize(root);
   krait::cli::add_doctor(root);
+  krait::cli::check_command_names(app, argc, argv);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& done) {  // a command's own exit code
@@ -45,17 +53,25 @@ int run(int argc, char** argv) {
   return 0;
 }
 
+// What was printed must have arrived, unless nobody wants it: `krait tokenize … | head -1` has what it asked for.
+int finish_output(int code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  const int error = errno;
+  pollfd out{STDOUT_FILENO, POLLOUT, 0};
+  if (poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0) return code;
+  std::fprintf(stderr, "krait: [stdout] cannot write: %s\n", std::strerror(error));
+  return 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of the write, not a death
+  krait::cli::handle_signals();
   try {
-    const int code = run(argc, argv);
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-      std::perror("krait: stdout");
-      return 1;
-    }
-    return code;
+    return finish_output(run(argc, argv));
+  } catch (const krait::cli::Interrupted& e) {
+    std::fputs(e.signal == SIGINT ? "krait: interrupted\n" : "krait: terminated\n", stderr);
+    return 128 + e.signal;
   } catch (const krait::Error& e) {
     std::fprintf(stderr, "krait: %s\n", e.what());
     return exit_code(e.code());

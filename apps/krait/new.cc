@@ -5,7 +5,9 @@
 #include "krait/core/error.h"
 #include "krait/models/export.h"
 #include "krait/models/presets.h"
+#include "out_folder.h"
 #include "session.h"
+#include "terminal.h"
 
 namespace krait::cli {
 namespace {
@@ -22,9 +24,12 @@ DType dtype_of(const std::string& name) {
 int create(const Args& a) {
   if (a.seed < 0) fail_usage("[new] --seed is " + std::to_string(a.seed) + ", expected 0 or more");
   const ModelSpec spec = preset(a.shape);
+  OutFolder out("new", a.out, false);
   const auto pool = make_pool(a.threads);
   const ParamStore params = random_params(spec, static_cast<uint64_t>(a.seed), dtype_of(a.dtype), *pool);
-  save_folder(spec, params, a.out, CheckpointForm::kAuto);
+  const Signals signals;
+  save_folder(spec, params, out.create(), CheckpointForm::kAuto, Signals::check);
+  out.publish();
   std::fprintf(stderr, "wrote %s (%s, random weights, seed %lld, %s)\n", a.out.c_str(), a.shape.c_str(),
                static_cast<long long>(a.seed), a.dtype.c_str());
   return 0;

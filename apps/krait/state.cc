@@ -179,7 +179,6 @@ void add_state(Command& root) {
   add_info(group);
   add_diff(group);
   add_fork(group);
-  group.run([]() -> int { fail_usage("[state] one of info, diff, fork is wanted; see 'krait state --help'"); });
 }
 
 }  // namespace krait::cli

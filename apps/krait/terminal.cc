@@ -12,17 +12,23 @@
 namespace krait::cli {
 namespace {
 
-std::atomic<bool> g_interrupted{false};
+std::atomic<bool> g_noting{false}, g_interrupted{false};
 std::atomic<int> g_signal{0}, g_count{0};
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
-struct sigaction g_old_int, g_old_term, g_old_pipe;
+bool g_error_terminal = false;
+
+// Async-signal-safe.
+void say(std::string_view text) { [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, text.data(), text.size()); }
 
 void on_signal(int number) {
-  g_signal = number;
-  g_interrupted = true;
-  if (++g_count < 3) return;
-  signal(number, SIG_DFL);
-  raise(number);
+  if (g_noting) {
+    g_signal = number;
+    g_interrupted = true;
+    if (++g_count < 3) return;
+  }
+  if (g_error_terminal) say("\r\033[K");  // a progress bar
+  say(number == SIGINT ? "krait: interrupted\n" : "krait: terminated\n");
+  _exit(128 + number);
 }
 
 }  // namespace
@@ -55,22 +61,22 @@ void Output::rethrow() const {
   if (failure_) std::rethrow_exception(failure_);
 }
 
-Signals::Signals() {
-  clear();
-  struct sigaction note{};
-  note.sa_handler = on_signal;  // without SA_RESTART: a read of a line returns
-  sigaction(SIGINT, &note, &g_old_int);
-  sigaction(SIGTERM, &note, &g_old_term);
-  struct sigaction ignore{};
-  ignore.sa_handler = SIG_IGN;
-  sigaction(SIGPIPE, &ignore, &g_old_pipe);
+void handle_signals() {
+  g_error_terminal = isatty(STDERR_FILENO) == 1;
+  struct sigaction end{};
+  end.sa_handler = on_signal;  // without SA_RESTART: a read of a line returns
+  sigaction(SIGINT, &end, nullptr);
+  sigaction(SIGTERM, &end, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
 }
 
-Signals::~Signals() {
-  sigaction(SIGINT, &g_old_int, nullptr);
-  sigaction(SIGTERM, &g_old_term, nullptr);
-  sigaction(SIGPIPE, &g_old_pipe, nullptr);
+Signals::Signals() {
+  clear();
+  g_noting = true;
 }
+
+Signals::~Signals() { g_noting = false; }
 
 const std::atomic<bool>& Signals::interrupted() { return g_interrupted; }
 int Signals::received() { return g_signal; }
@@ -78,6 +84,9 @@ void Signals::clear() {
   g_interrupted = false;
   g_signal = 0;
   g_count = 0;
+}
+void Signals::check() {
+  if (g_interrupted) throw Interrupted{g_signal};
 }
 
 LineEnd LineReader::next(std::string& line) {

@@ -25,8 +25,18 @@ class Output {
   std::exception_ptr failure_;
 };
 
-// While it lives, SIGINT and SIGTERM are noted instead of ending the program at once (the third one does), and a closed
-// pipe is an error of write() instead of a signal. One at a time.
+// From here on SIGINT and SIGTERM end the program with a message and exit code 128 + signal, at once: right as long as
+// nothing is half written, and files that are being written have no name yet. A closed pipe becomes an error of write()
+// and a file-size limit one too, instead of a signal.
+void handle_signals();
+
+// A signal that was noted, on its way to main().
+struct Interrupted {
+  int signal;
+};
+
+// While it lives, SIGINT and SIGTERM are noted instead of ending the program at once (the third one does). One at a
+// time.
 class Signals {
  public:
   Signals();
@@ -37,6 +47,7 @@ class Signals {
   static const std::atomic<bool>& interrupted();
   static int received();  // the last signal, 0: none since clear()
   static void clear();
+  static void check();  // throws Interrupted if one was received
 };
 
 enum class LineEnd : uint8_t { kLine, kEndOfFile, kInterrupted };

@@ -6,6 +6,7 @@
 
 #include "krait/core/error.h"
 #include "session.h"
+#include "terminal.h"
 
 namespace krait::cli {
 namespace {
@@ -52,7 +53,10 @@ int tokenize(const Args& a, bool prompt_given) {
     std::printf("%s\n", j.dump().c_str());
     return 0;
   }
+  const Signals signals;  // whole lines
   for (const int32_t id : ids) {
+    Signals::check();
+    if (std::ferror(stdout) != 0) break;
     if (a.pieces) {
       std::printf(
           "%6d  %s\n", id,

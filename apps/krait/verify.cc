@@ -11,6 +11,7 @@
 
 #include "progress.h"
 #include "session.h"
+#include "terminal.h"
 
 namespace krait::cli {
 namespace {
@@ -43,7 +44,9 @@ Part verify_weights(const Args& a, const std::string& weights) {
   o.progress = [&](int64_t, int64_t all) {
     if (!bar) bar = std::make_unique<ProgressBar>("verify " + weights, all, "cases");
     bar->advance(1);
+    Signals::check();
   };
+  const Signals signals;
   return {weights, verify(s.model(), o)};
 }
 

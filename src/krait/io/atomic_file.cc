@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -17,6 +18,8 @@ namespace krait::io {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr size_t kPolledBytes = size_t{16} << 20;  // at most this much is written between two polls
 
 [[noreturn]] void fail(const fs::path& path, const std::string& doing, int error) {
   throw Error(ErrorCode::kFailed, fmt::format("[write] {}: {}: {}", path.string(), doing, std::strerror(error)));
@@ -51,7 +54,7 @@ void sync_folder(const fs::path& path) {
 
 }  // namespace
 
-AtomicFile::AtomicFile(fs::path path) : path_(resolve(path)) {
+AtomicFile::AtomicFile(fs::path path, Poll poll) : path_(resolve(path)), poll_(std::move(poll)) {
   struct stat st{};
   const bool exists = ::stat(path_.c_str(), &st) == 0;
   if (exists && !S_ISREG(st.st_mode)) {  // never rename over a folder or a device
@@ -85,7 +88,8 @@ void AtomicFile::write(const void* data, size_t bytes) {
   if (fd_ < 0) throw Error(ErrorCode::kInternal, "[write] " + path_.string() + ": write after commit");
   const auto* p = static_cast<const std::byte*>(data);
   while (bytes > 0) {
-    const ssize_t n = ::write(fd_, p, bytes);
+    if (poll_) poll_();
+    const ssize_t n = ::write(fd_, p, poll_ ? std::min(bytes, kPolledBytes) : bytes);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail(path_, fmt::format("cannot write at byte {}", position_), errno);
     p += n;
@@ -107,6 +111,7 @@ void AtomicFile::pad_to(size_t alignment) {
 void AtomicFile::commit() {
   if (fd_ < 0) throw Error(ErrorCode::kInternal, "[write] " + path_.string() + ": committed twice");
   if (::fsync(fd_) != 0) fail(path_, "cannot sync", errno);
+  if (poll_) poll_();
   if (temporary_.empty()) {
     const std::string self = fmt::format("/proc/self/fd/{}", fd_);
     int rc = -1;

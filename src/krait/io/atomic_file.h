@@ -2,17 +2,20 @@
 #pragma once
 #include <cstddef>
 #include <filesystem>
-#include <span>
+#include <functional>
 #include <string_view>
 
 namespace krait::io {
+
+// Called again and again while much is written; what it throws ends the writing.
+using Poll = std::function<void()>;
 
 // Written beside `path` without a name (under a temporary one where the file system wants one); commit() syncs and
 // renames it into place. Destroyed without commit(): the temporary file is removed and `path` is as it was. Every
 // failure (full disk included) throws kFailed.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path path);
+  explicit AtomicFile(std::filesystem::path path, Poll poll = {});
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -25,6 +28,7 @@ class AtomicFile {
 
  private:
   std::filesystem::path path_, temporary_;
+  Poll poll_;
   int fd_ = -1;
   size_t position_ = 0;
 };

@@ -50,6 +50,6 @@ class Gguf {
 // u32 if they fit (llama.cpp's type for sizes), else i64 (i32 arrays for std::vector<int64_t> if they fit); double as
 // f32 if it reads back the same (f64 else; arrays always f32). Throws kUsage on what the format cannot hold.
 void write_gguf(const std::filesystem::path&, const std::vector<std::pair<std::string, Gguf::Value>>& values,
-                const std::vector<NamedTensor>& tensors);
+                const std::vector<NamedTensor>& tensors, const Poll& poll = {});
 
 }  // namespace krait::io

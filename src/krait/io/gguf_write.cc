@@ -121,7 +121,7 @@ void put_info(Header& h, const NamedTensor& t, uint64_t offset) {
 }  // namespace
 
 void write_gguf(const std::filesystem::path& path, const std::vector<std::pair<std::string, Gguf::Value>>& values,
-                const std::vector<NamedTensor>& tensors) {
+                const std::vector<NamedTensor>& tensors, const Poll& poll) {
   Header h;
   h.raw("GGUF");
   h.put(kGgufVersion);
@@ -140,7 +140,7 @@ void write_gguf(const std::filesystem::path& path, const std::vector<std::pair<s
     put_info(h, t, offset);
     offset += padded(static_cast<uint64_t>(t.tensor.nbytes()));
   }
-  AtomicFile out(path);
+  AtomicFile out(path, poll);
   out.write(h.text());
   out.pad_to(kGgufAlignment);
   for (const NamedTensor& t : tensors) {

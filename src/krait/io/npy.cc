@@ -220,7 +220,7 @@ std::map<std::string, Tensor> read_npz(const std::filesystem::path& path) {
   return arrays;
 }
 
-void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
+void write_npy(const std::filesystem::path& path, const Tensor& tensor, const Poll& poll) {
   const Tensor t = tensor.is_contiguous() ? tensor : tensor.clone();
   std::string shape;
   for (const int64_t d : t.shape().dims()) shape += fmt::format("{}, ", d);
@@ -233,7 +233,7 @@ void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
   header.resize(data - 11, ' ');
   header += '\n';
   const auto length = static_cast<uint16_t>(header.size());
-  AtomicFile f(path);
+  AtomicFile f(path, poll);
   f.write(kMagic);
   f.write(std::string_view("\x01\x00", 2));
   f.write(&length, sizeof length);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "krait/core/tensor.h"
+#include "krait/io/atomic_file.h"
 
 namespace krait::io {
 
@@ -14,6 +15,6 @@ Tensor read_npy(const std::filesystem::path&);
 // All arrays of a .npz, stored or deflated, by name without ".npy".
 std::map<std::string, Tensor> read_npz(const std::filesystem::path&);
 // Format 1.0, atomically.
-void write_npy(const std::filesystem::path&, const Tensor&);
+void write_npy(const std::filesystem::path&, const Tensor&, const Poll& poll = {});
 
 }  // namespace krait::io

@@ -248,7 +248,7 @@ std::map<std::string, Tensor> read_safetensors_index(const fs::path& index) {
 }
 
 void write_safetensors(const fs::path& path, const std::vector<NamedTensor>& tensors,
-                       const std::vector<std::pair<std::string, std::string>>& metadata) {
+                       const std::vector<std::pair<std::string, std::string>>& metadata, const Poll& poll) {
   check_tensors(tensors);
   // Wide elements first, so that every tensor is aligned to its elements without holes.
   std::vector<const NamedTensor*> order;
@@ -264,7 +264,7 @@ void write_safetensors(const fs::path& path, const std::vector<NamedTensor>& ten
                 fmt::format("[safetensors] {}: the header would have {} bytes, at most {} are allowed", path.string(),
                             length, kMaxHeader));
   }
-  AtomicFile f(path);
+  AtomicFile f(path, poll);
   f.write(&length, sizeof length);
   f.write(header);
   for (const NamedTensor* t : order) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "krait/core/tensor.h"
+#include "krait/io/atomic_file.h"
 
 namespace krait::io {
 
@@ -26,6 +27,6 @@ std::map<std::string, Tensor> read_safetensors_index(const std::filesystem::path
 // Atomically. The data begins at a multiple of 64 and holds wide elements first, so that every tensor is aligned to its
 // elements. Throws kUsage for names that occur twice or are reserved.
 void write_safetensors(const std::filesystem::path&, const std::vector<NamedTensor>&,
-                       const std::vector<std::pair<std::string, std::string>>& metadata);
+                       const std::vector<std::pair<std::string, std::string>>& metadata, const Poll& poll = {});
 
 }  // namespace krait::io

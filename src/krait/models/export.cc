@@ -197,7 +197,8 @@ Json config_json(const ModelSpec& s, CheckpointForm form) {
   return as_transformers(s, form) ? transformers_config(s) : state_spaces_config(s);
 }
 
-void save_folder(const ModelSpec& s, const ParamStore& params, const std::filesystem::path& out, CheckpointForm form) {
+void save_folder(const ModelSpec& s, const ParamStore& params, const std::filesystem::path& out, CheckpointForm form,
+                 const io::Poll& poll) {
   const std::string config = config_json(s, form).dump(2) + "\n";
   const bool transformers = as_transformers(s, form);
   for (const char* name : {"config.json", "model.safetensors"}) {
@@ -211,7 +212,7 @@ void save_folder(const ModelSpec& s, const ParamStore& params, const std::filesy
         {rename ? "backbone.embeddings.weight" : p.name, param.neg_exp ? params.f32(p.name) : param.value});
   }
   std::filesystem::create_directories(out);
-  io::write_safetensors(out / "model.safetensors", tensors, {{"format", "pt"}});
+  io::write_safetensors(out / "model.safetensors", tensors, {{"format", "pt"}}, poll);
   io::write_file(out / "config.json", config);
 }
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 
+#include "krait/io/atomic_file.h"
 #include "krait/io/json.h"
 #include "krait/models/param_store.h"
 
@@ -19,6 +20,7 @@ io::Json config_json(const ModelSpec&, CheckpointForm);
 
 // Writes OUT/config.json and OUT/model.safetensors (atomically, the folder is created if need be; an existing
 // checkpoint in it is refused with kUsage).
-void save_folder(const ModelSpec&, const ParamStore&, const std::filesystem::path& out, CheckpointForm);
+void save_folder(const ModelSpec&, const ParamStore&, const std::filesystem::path& out, CheckpointForm,
+                 const io::Poll& poll = {});
 
 }  // namespace krait

@@ -158,7 +158,7 @@ GgufValues gguf_values(const ModelSpec& s) {
 }
 
 void save_gguf(const ModelSpec& s, const ParamStore& params, const std::filesystem::path& out,
-               const GgufValues& tokenizer) {
+               const GgufValues& tokenizer, const io::Poll& poll) {
   GgufValues values = gguf_values(s);
   values.emplace_back("general.file_type", file_type(params));
   for (const auto& [key, value] : tokenizer) {
@@ -172,7 +172,7 @@ void save_gguf(const ModelSpec& s, const ParamStore& params, const std::filesyst
   values.insert(values.end(), tokenizer.begin(), tokenizer.end());
   std::vector<io::NamedTensor> tensors;
   for (const ParamSpec& p : model_params(s)) tensors.push_back({gguf_tensor_name(p.name), file_tensor(s, p, params)});
-  io::write_gguf(out, values, tensors);
+  io::write_gguf(out, values, tensors, poll);
 }
 
 }  // namespace krait

@@ -20,6 +20,6 @@ GgufValues gguf_values(const ModelSpec&);
 // further keys (tokenizer.*, general.name, …), none of which may be one of the model's. Atomic; an existing file is
 // replaced.
 void save_gguf(const ModelSpec&, const ParamStore& params, const std::filesystem::path& out,
-               const GgufValues& tokenizer);
+               const GgufValues& tokenizer, const io::Poll& poll = {});
 
 }  // namespace krait
