@@ -3,9 +3,11 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <limits>
 
 #include "krait/core/error.h"
 #include "krait/infer/state_pool.h"
@@ -243,24 +245,33 @@ TEST_P(States, VersionIsChecked) {
 }
 
 TEST_P(States, DiffNamesWhatDiffers) {
-  const State a = state_after(*model_, ids_), b = state_after(*model_, std::span(ids_).first(39));
+  const State b = state_after(*model_, std::span(ids_).first(39));
+  State a = state_after(*model_, ids_);
   EXPECT_TRUE(diff(a, a).equal());
   const StateDiff d = diff(a, b);
   EXPECT_FALSE(d.equal());
   EXPECT_EQ(d.header, (std::vector<std::string>{"position", "tokens"}));
   State c = a;
   c.blocks[0][0] = a.blocks[0][0].clone();
-  // The first tensor of a Mamba-3 state holds integers.
-  if (c.blocks[0][0].dtype() == DType::kI32) {
-    c.blocks[0][0].data<int32_t>()[0] ^= 1;
+  // The first tensor of a Mamba-3 state holds phases: a quarter of a turn further, around the circle wherever it was.
+  const bool phase = c.blocks[0][0].dtype() == DType::kI32;
+  if (phase) {
+    auto* ticks = c.blocks[0][0].data<int32_t>();
+    ticks[0] = std::numeric_limits<int32_t>::max() - 5;
+    a.blocks[0][0].data<int32_t>()[0] = ticks[0];
+    ticks[0] = static_cast<int32_t>(static_cast<uint32_t>(ticks[0]) + (1U << 30));
   } else {
     c.blocks[0][0].f32()[0] += 1;
   }
   const StateDiff e = diff(c, a);
   EXPECT_TRUE(e.header.empty());
   for (size_t i = 0; i < e.tensors.size(); ++i) EXPECT_EQ(e.tensors[i].equal, i != 0);
-  EXPECT_NEAR(e.tensors[0].max_abs, 1, 1e-6);
-  EXPECT_GT(e.tensors[0].relative_rms, 0);
+  EXPECT_EQ(e.tensors[0].phase, phase);
+  EXPECT_NEAR(e.tensors[0].max_abs, phase ? 0.25 : 1, 1e-6);
+  EXPECT_GT(e.tensors[0].rms, 0);
+  if (phase) {
+    EXPECT_NEAR(e.tensors[0].rms, 0.25 / std::sqrt(c.blocks[0][0].numel()), 1e-9);
+  }
   EXPECT_THAT(e.tensors[0].name, testing::StartsWith("0."));
 }
 

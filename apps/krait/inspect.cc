@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "json_out.h"
 #include "session.h"
 
 namespace krait::cli {
@@ -58,7 +59,7 @@ ordered_json describe(const Session& s) {
   j["norm_eps"] = spec.norm_eps;
   ordered_json mixer;
   for (const auto& [key, value] : spec.blocks.front().config.values()) {
-    mixer[key] = std::isfinite(value) ? ordered_json(value) : ordered_json("inf");
+    mixer[key] = to_json(value);
   }
   j["mixer"] = spec.blocks.front().mixer;
   j["mixer_config"] = mixer;
@@ -69,7 +70,6 @@ ordered_json describe(const Session& s) {
   const int64_t state_bytes = SlotStore::bytes_per_slot(m.state_specs());
   j["weight_bytes"] = weight_bytes;
   j["state_bytes_per_sequence"] = state_bytes;
-  j["state_dtype"] = "f32";
   // Weights once in packed form, one state, and the activations of one prefill pass (traps J5, A11).
   j["memory_estimate_bytes"] = m.resident_bytes() + state_bytes + m.activation_bytes(512);
   j["fingerprint"] = [&] {
@@ -83,7 +83,7 @@ ordered_json describe(const Session& s) {
   ordered_json state = ordered_json::array();
   const StateSpec first = m.state_specs().front();
   for (const StateTensorSpec& t : first) {
-    state.push_back({{"name", t.name}, {"shape", t.shape.str()}, {"dtype", name_of(t.dtype)}});
+    state.push_back({{"name", t.name}, {"shape", to_json(t.shape)}, {"dtype", name_of(t.dtype)}});
   }
   j["state_of_a_layer"] = state;
   return j;
@@ -100,30 +100,30 @@ void print_text(const ordered_json& j) {
     std::printf("  %-24s %s\n", key.c_str(), value.dump().c_str());
   std::printf("state of a layer:\n");
   for (const auto& t : j["state_of_a_layer"]) {
-    std::printf("  %-8s %-20s %s\n", t["name"].get<std::string>().c_str(), t["shape"].get<std::string>().c_str(),
+    std::printf("  %-8s %-20s %s\n", t["name"].get<std::string>().c_str(), shape_text(t["shape"]).c_str(),
                 t["dtype"].get<std::string>().c_str());
   }
   if (!j.contains("tensors")) return;
   std::printf("tensors:\n");
   for (const auto& t : j["tensors"]) {
     std::printf("  %-52s %-6s %s\n", t["name"].get<std::string>().c_str(), t["dtype"].get<std::string>().c_str(),
-                t["shape"].get<std::string>().c_str());
+                shape_text(t["shape"]).c_str());
   }
 }
 
 int inspect(const Args& a) {
-  const Session s = open_session(a.model, NeedTokenizer::kNo);
+  const Session s = open_session(a.model, NeedTokenizer::kIfThere);
   ordered_json j = describe(s);
   if (a.tensors || a.json) {
     ordered_json list = ordered_json::array();
     const io::Checkpoint& c = *s.loaded.checkpoint;
     for (const std::string& name : c.names()) {
-      list.push_back({{"name", name}, {"dtype", name_of(c.tensor(name).dtype())}, {"shape", c.shape(name).str()}});
+      list.push_back({{"name", name}, {"dtype", name_of(c.tensor(name).dtype())}, {"shape", to_json(c.shape(name))}});
     }
     j["tensors"] = list;
   }
   if (a.json) {
-    std::printf("%s\n", j.dump(2).c_str());
+    print_json(j);
   } else {
     print_text(j);
   }
@@ -135,7 +135,7 @@ int inspect(const Args& a) {
 void add_inspect(Command& root) {
   auto a = std::make_shared<Args>();
   Command c = root.subcommand("inspect", "Show configuration, parameters, state and memory of a model");
-  add_model_options(c, a->model, true, false);
+  add_model_options(c, a->model, true, false, {.tokenizer = false, .threads = false});
   c.flag("--tensors", a->tensors, "list every tensor of the checkpoint");
   c.flag("--json", a->json, "print JSON, tensors included");
   c.run([a] { return inspect(*a); });

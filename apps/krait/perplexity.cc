@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "json_out.h"
 #include "krait/core/error.h"
 #include "krait/infer/score.h"
 #include "progress.h"
@@ -93,7 +94,7 @@ int perplexity(const Args& a) {
     const nlohmann::ordered_json j = {
         {"loss", loss},       {"perplexity", std::exp(loss)}, {"targets", total.targets}, {"windows", total.windows},
         {"window", a.window}, {"tokens", total.tokens},       {"bytes", total.bytes}};
-    std::printf("%s\n", j.dump(2).c_str());
+    print_json(j);
   } else {
     std::printf("loss        %.5f nats a token\nperplexity  %.4f\ntargets     %lld in %lld window(s)\n", loss,
                 std::exp(loss), static_cast<long long>(total.targets), static_cast<long long>(total.windows));

@@ -70,11 +70,11 @@ fs::path program_folder() {
 
 }  // namespace
 
-void add_model_options(Command& c, ModelArgs& a, bool positional, bool model_required) {
+void add_model_options(Command& c, ModelArgs& a, bool positional, bool model_required, ModelUse use) {
   if (positional)
     c.positional("MODEL", a.model, "folder or file: safetensors, pytorch_model.bin, GGUF", model_required);
-  c.option("--tokenizer", a.tokenizer, "tokenizer file or folder, if not beside the weights");
-  c.option("-t,--threads", a.threads, "threads; 0: all CPUs this process may use");
+  if (use.tokenizer) c.option("--tokenizer", a.tokenizer, "tokenizer file or folder, if not beside the weights");
+  if (use.threads) c.option("-t,--threads", a.threads, "threads; 0: all CPUs this process may use");
   c.choice("--compute", a.compute, {"f32", "bf16x2", "bf16"},
            "arithmetic of matmuls on bf16 weights: f32 (exact products), bf16x2 (2e-6 relative error), bf16 (1.4e-3)");
   c.choice("--weights", a.weights, {"file", "f32", "bf16", "f16"}, "hold matrices in this type instead of the file's");
@@ -156,7 +156,9 @@ Session open_session(const ModelArgs& a, NeedTokenizer need) {
   const std::string path = a.model.empty() ? shipped_model() : a.model;
   const SlowNotice notice("loading " + path);
   s.loaded = load_model(path, rt, cast);
-  s.tokenizer = a.tokenizer.empty() ? find_tokenizer(*s.loaded.checkpoint) : open_any_tokenizer(a.tokenizer);
+  if (need != NeedTokenizer::kNo) {
+    s.tokenizer = a.tokenizer.empty() ? find_tokenizer(*s.loaded.checkpoint) : open_any_tokenizer(a.tokenizer);
+  }
   if (!s.tokenizer && need == NeedTokenizer::kYes) {
     fail_data("[tokenizer] " + s.loaded.checkpoint->path().string() +
               " has no tokenizer (tokenizer.json or tokenizer.model); name one with --tokenizer");

@@ -20,8 +20,12 @@ struct ModelArgs {
   const KernelSet& (*wrap)(const KernelSet&) = nullptr;  // what to make of that set (bench_profile.h)
 };
 
+// What of a model a command has a use for: options without an effect are not declared.
+struct ModelUse {
+  bool tokenizer = true, threads = true;
+};
 // Declares the options above. `positional`: MODEL is also the first argument.
-void add_model_options(Command& command, ModelArgs& args, bool positional, bool model_required);
+void add_model_options(Command& command, ModelArgs& args, bool positional, bool model_required, ModelUse use = {});
 
 struct Session {
   std::unique_ptr<ThreadPool> pool;
@@ -33,7 +37,7 @@ struct Session {
   int64_t sampled_vocab() const;
 };
 
-enum class NeedTokenizer : uint8_t { kNo, kYes };
+enum class NeedTokenizer : uint8_t { kNo, kIfThere, kYes };
 // Throws kBadData / kUsage with the reason; with kYes also if there is no tokenizer.
 Session open_session(const ModelArgs& args, NeedTokenizer need);
 

@@ -1,12 +1,13 @@
 // krait state: what a saved state is, how two differ, and copies that draw other random numbers.
 #include <fmt/format.h>
 
-#include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "cli.h"
+#include "json_out.h"
 #include "krait/core/error.h"
 #include "krait/infer/state.h"
 
@@ -29,7 +30,7 @@ ordered_json tensors_of(const State& s) {
   ordered_json list = ordered_json::array();
   for (size_t b = 0; b < s.specs.size(); ++b) {
     for (const StateTensorSpec& t : s.specs[b]) {
-      list.push_back({{"sub_block", b}, {"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape.str()}});
+      list.push_back({{"sub_block", b}, {"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", to_json(t.shape)}});
     }
   }
   return list;
@@ -58,7 +59,7 @@ int info(const InfoArgs& a) {
   ordered_json all = ordered_json::array();
   for (const std::string& file : a.files) all.push_back(describe(file, read_state(file)));
   if (a.json) {
-    std::printf("%s\n", (all.size() == 1 ? all[0] : all).dump(2).c_str());
+    print_json(all.size() == 1 ? all[0] : all);
     return 0;
   }
   for (const ordered_json& j : all) {
@@ -70,7 +71,7 @@ int info(const InfoArgs& a) {
     for (const auto& t : j["tensors"]) {
       std::printf("  %-16s %-5s %s\n",
                   fmt::format("{}.{}", t["sub_block"].get<size_t>(), t["name"].get<std::string>()).c_str(),
-                  t["dtype"].get<std::string>().c_str(), t["shape"].get<std::string>().c_str());
+                  t["dtype"].get<std::string>().c_str(), shape_text(t["shape"]).c_str());
     }
     if (&j != &all.back()) std::printf("\n");
   }
@@ -93,8 +94,11 @@ struct DiffArgs {
   bool json = false;
 };
 
-// JSON has no infinity.
-ordered_json number(double v) { return std::isfinite(v) ? ordered_json(v) : ordered_json("inf"); }
+std::string difference(const TensorDiff& t) {
+  if (t.equal) return "equal";
+  return t.phase ? fmt::format("max |a-b| {:.3g} turns, RMS {:.3g} turns", t.max_abs, t.rms)
+                 : fmt::format("max |a-b| {:.3g}, relative RMS {:.3g}", t.max_abs, t.rms);
+}
 
 int compare(const DiffArgs& args) {
   const StateDiff d = diff(read_state(args.a), read_state(args.b));
@@ -102,19 +106,17 @@ int compare(const DiffArgs& args) {
     ordered_json tensors = ordered_json::array();
     for (const TensorDiff& t : d.tensors) {
       tensors.push_back({{"name", t.name},
-                         {"shape", t.shape.str()},
+                         {"shape", to_json(t.shape)},
                          {"equal", t.equal},
-                         {"max_abs", number(t.max_abs)},
-                         {"relative_rms", number(t.relative_rms)}});
+                         {t.phase ? "max_abs_turns" : "max_abs", to_json(t.max_abs)},
+                         {t.phase ? "rms_turns" : "relative_rms", to_json(t.rms)}});
     }
     const ordered_json j = {{"equal", d.equal()}, {"header", d.header}, {"tensors", tensors}};
-    std::printf("%s\n", j.dump(2).c_str());
+    print_json(j);
   } else {
     for (const std::string& field : d.header) std::printf("%-16s differs\n", field.c_str());
     for (const TensorDiff& t : d.tensors) {
-      const std::string result =
-          t.equal ? "equal" : fmt::format("max |a-b| {:.3g}, relative RMS {:.3g}", t.max_abs, t.relative_rms);
-      std::printf("%-16s %-20s %s\n", t.name.c_str(), t.shape.str().c_str(), result.c_str());
+      std::printf("%-16s %-20s %s\n", t.name.c_str(), t.shape.str().c_str(), difference(t).c_str());
     }
     std::printf("%s\n", d.equal() ? "equal" : "different");
   }
@@ -126,6 +128,7 @@ void add_diff(Command& group) {
   Command c = group.subcommand("diff", "Compare two state files tensor by tensor; exit code 1 if they differ");
   c.positional("A", a->a, "state file");
   c.positional("B", a->b, "state file; relative RMS is relative to it");
+  c.footer("Phases are compared around the circle, in turns.");
   c.flag("--json", a->json, "print JSON");
   c.run([a] { return compare(*a); });
 }
@@ -136,12 +139,14 @@ void add_diff(Command& group) {
 struct ForkArgs {
   std::string from, to;
   int64_t seed = 0, stream = 0;
-  bool has_seed = false, has_stream = false;
+  bool has_seed = false, has_stream = false, force = false;
 };
 
 int fork(const ForkArgs& a) {
   if (a.seed < 0 || a.stream < 0)
     fail_usage(fmt::format("[state fork] seed {}, stream {}: wants >= 0", a.seed, a.stream));
+  if (!a.force && std::filesystem::exists(a.to))
+    fail_usage("[state fork] " + a.to + " exists already (--force overwrites)");
   State s = read_state(a.from);
   RngState& rng = s.head.rng;
   const RngState before = rng;
@@ -165,6 +170,7 @@ void add_fork(Command& group) {
   c.positional("OUT", a->to, "copy");
   c.option("--seed", a->seed, "seed of the copy; if not given, the original's");
   c.option("--stream", a->stream, "stream of the copy; with neither option, the original's plus one");
+  c.flag("--force", a->force, "overwrite OUT");
   c.run([a, c] {
     a->has_seed = c.given("--seed");
     a->has_stream = c.given("--stream");

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "json_out.h"
 #include "krait/core/error.h"
 #include "session.h"
 #include "terminal.h"
@@ -50,7 +51,7 @@ int tokenize(const Args& a, bool prompt_given) {
   if (a.json) {
     nlohmann::ordered_json j;
     j["ids"] = ids;
-    std::printf("%s\n", j.dump().c_str());
+    print_json(j, -1);
     return 0;
   }
   const Signals signals;  // whole lines

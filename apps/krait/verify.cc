@@ -9,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "json_out.h"
 #include "progress.h"
 #include "session.h"
 #include "terminal.h"
@@ -101,7 +102,7 @@ int run_verify(const Args& a) {
                             {"cases", cases},
                             {"different", different},
                             {"rows", to_json(parts)}};
-    std::printf("%s\n", j.dump(2).c_str());
+    print_json(j);
   } else {
     print_table(parts);
     std::printf("\n%s\n", different == 0
@@ -116,7 +117,7 @@ int run_verify(const Args& a) {
 void add_verify(Command& root) {
   auto a = std::make_shared<Args>();
   Command c = root.subcommand("verify", "Test the exactness contract on this machine and a model, as a table");
-  add_model_options(c, a->model, true, false);
+  add_model_options(c, a->model, true, false, {.tokenizer = false});
   c.flag("--quick", a->quick, "sample the splits, batches and points instead of trying all of them");
   c.option("--length", a->length, "tokens of the prompt that is split");
   c.option("--seed", a->seed, "of the random prompts and points");

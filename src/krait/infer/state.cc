@@ -21,9 +21,7 @@ bool same_bits(const Tensor& a, const Tensor& b) {
 
 std::vector<double> to_f64(const Tensor& t) {
   std::vector<double> out(static_cast<size_t>(t.numel()));
-  if (t.dtype() == DType::kI32) {
-    std::copy_n(t.data<int32_t>(), t.numel(), out.begin());
-  } else if (t.dtype() == DType::kI64) {
+  if (t.dtype() == DType::kI64) {
     std::transform(t.data<int64_t>(), t.data<int64_t>() + t.numel(), out.begin(),
                    [](int64_t v) { return static_cast<double>(v); });
   } else if (t.dtype() == DType::kF64) {
@@ -34,10 +32,27 @@ std::vector<double> to_f64(const Tensor& t) {
   return out;
 }
 
+// i32 state is fixed-point turns: the difference wraps around as they do.
+void compare_phases(const Tensor& a, const Tensor& b, TensorDiff& d) {
+  double sum = 0;
+  for (int64_t i = 0; i < a.numel(); ++i) {
+    const auto ticks = static_cast<uint32_t>(a.data<int32_t>()[i]) - static_cast<uint32_t>(b.data<int32_t>()[i]);
+    const double turns = 0x1p-32 * static_cast<int32_t>(ticks);
+    d.max_abs = std::max(d.max_abs, std::abs(turns));
+    sum += turns * turns;
+  }
+  d.rms = std::sqrt(sum / static_cast<double>(a.numel()));
+}
+
 TensorDiff compare(std::string name, const Tensor& a, const Tensor& b) {
   TensorDiff d{std::move(name), a.shape()};
   d.equal = same_bits(a, b);
+  d.phase = a.dtype() == DType::kI32;
   if (d.equal) return d;
+  if (d.phase) {
+    compare_phases(a, b, d);
+    return d;
+  }
   const std::vector<double> x = to_f64(a), y = to_f64(b);
   double difference = 0, reference = 0;
   for (size_t i = 0; i < x.size(); ++i) {
@@ -47,7 +62,7 @@ TensorDiff compare(std::string name, const Tensor& a, const Tensor& b) {
     reference += y[i] * y[i];
   }
   if (difference != 0) {  // NaN too
-    d.relative_rms = reference > 0 ? std::sqrt(difference / reference) : std::numeric_limits<double>::infinity();
+    d.rms = reference > 0 ? std::sqrt(difference / reference) : std::numeric_limits<double>::infinity();
   }
   return d;
 }

@@ -44,9 +44,10 @@ bool operator==(const State&, const State&);
 struct TensorDiff {
   std::string name;  // "3.ssm": sub-block and tensor; "logits"
   Shape shape;
-  bool equal = false;       // bit for bit
-  double max_abs = 0;       // max |a − b|
-  double relative_rms = 0;  // sqrt(Σ(a−b)² / Σb²); infinite where b is all zeros and a is not
+  bool equal = false;  // bit for bit
+  bool phase = false;  // i32, turns · 2^32: differences are the shorter way around the circle, in turns
+  double max_abs = 0;  // max |a − b|
+  double rms = 0;      // sqrt(Σ(a−b)² / Σb²), infinite where b is all zeros and a is not; of phases sqrt(Σ(a−b)² / n)
 };
 struct StateDiff {
   std::vector<std::string> header;  // names of the header fields that differ
