@@ -3,6 +3,7 @@ import json
 import pathlib
 import re
 import subprocess
+import tempfile
 
 HOW_TO_GET = """get it so (it is compiled for this CPU, about 15 minutes on 2 cores):
   python3 -m venv peer && peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python
@@ -83,9 +84,10 @@ class LlamaPython:
     def __init__(self, python, threads, script):
         self.threads, self.model = threads, None
         worker = pathlib.Path(__file__).with_name("compare_worker.py")
+        self.said = tempfile.TemporaryFile("w+")
         try:
             self.process = subprocess.Popen([python, str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=subprocess.PIPE, text=True)
+                                            stderr=self.said, text=True)
             self.facts = self.ask(op="info")
         except (OSError, Failure) as e:
             raise Failure(f"no llama.cpp behind --python {python} ({e}); " + HOW_TO_GET.format(script=script)) from e
@@ -98,7 +100,9 @@ class LlamaPython:
         except BrokenPipeError:
             line = ""
         if not line:
-            said = self.process.stderr.read().strip().splitlines() or ["nothing said"]
+            self.process.wait()
+            self.said.seek(0)
+            said = self.said.read().strip().splitlines() or ["nothing said"]
             raise Failure(f"llama.cpp's process ended, {said[-1]}")
         answer = json.loads(line)
         if "error" in answer:
@@ -144,7 +148,7 @@ class LlamaBench:
         if test.batch > 1:
             out = run([self.beside("llama-batched-bench"), "-m", self.model, "-c", 4096 * test.batch, "-npp", 1, "-ntg", count,
                        "-npl", test.batch, "-t", self.threads, "--output-format", "jsonl"])
-            lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+            lines = [json.loads(line[line.index("{"):]) for line in out.splitlines() if '"speed_tg"' in line]
             if not lines:
                 raise Failure("llama-batched-bench printed no result")
             return lines[-1]["speed_tg"]

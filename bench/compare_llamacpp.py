@@ -54,12 +54,14 @@ class Load:
 
 
 def cell_seconds(size, test, roof, slice_seconds, has_peer):
-    """A guess of one round of a cell from the file's bytes of 16 bit weights, for the estimate before any is measured:
-    llama.cpp at 20 % of the f32 peak or 30 % of the bandwidth, Krait at twice that, run twice (it warms up)."""
-    rate = 0.2e9 * roof["f32_gflops"] / size if test.prompt else 0.3e9 * roof["read_gb_per_s"] / size * (1.5 if test.batch > 1 else 1)
-    count = test.fitting(rate, slice_seconds)
-    one = count * test.batch / rate
-    return (one if has_peer else 0) + one + 0.5 + size / 5e9
+    """A guess of one round of a cell from the bytes of the 16 bit weights, for the estimate before any is measured:
+    llama.cpp at 30 % of the f32 peak or of the bandwidth, Krait at three times that, run twice (it warms up)."""
+    if test.prompt:
+        rate = 0.3e9 * roof["f32_gflops"] / size
+    else:
+        rate = 0.3e9 * roof["read_gb_per_s"] / size * (1.5 if test.batch > 1 else 1)
+    one = test.fitting(rate, slice_seconds) * test.batch / rate
+    return one * (1 + 2 / 3 if has_peer else 2 / 3) + 0.5 + size / 5e9
 
 
 class Comparison:
@@ -77,7 +79,7 @@ class Comparison:
             size = self.models.base(model).stat().st_size
             for test in self.tests:
                 one = cell_seconds(size, test, roof, self.a.slice, self.models.has_peer(model))
-                total += len(self.a.types) * (self.a.rounds or LEAST_ROUNDS) * one
+                total += len(self.a.types) * (2 + (self.a.rounds or LEAST_ROUNDS) * one)
         return total
 
     def run(self):
@@ -208,7 +210,8 @@ def parse():
     p.add_argument("--llama-bench", help="a llama-bench program instead; llama-batched-bench and llama-quantize beside it")
     p.add_argument("--krait", default=ROOT / "build" / "krait", type=pathlib.Path, help="the program (default: build/krait)")
     p.add_argument("--krait-args", default="", help="more arguments of `krait bench` and `krait logits`, as '--compute bf16'")
-    p.add_argument("--cpu", default="auto", choices=["auto", "avx512", "avx2", "scalar"], help="Krait's kernels; avx2: the peer must be such a build")
+    p.add_argument("--cpu", default="auto", choices=["auto", "avx512", "avx2", "scalar"],
+                   help="Krait's kernels; avx2: the peer must be such a build")
     p.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK['models'])}; {', '.join(QUICK['tests'])}; 5 minutes")
     p.add_argument("--models", help=f"presets or paths of checkpoints (default {','.join(MODELS)})")
     p.add_argument("--types", help=f"(default {','.join(TYPES)})")
@@ -281,7 +284,8 @@ def compare(a, scratch):
     after = krait.roofline()
     say(report.roofline_line("machine after", after))
     results = {"date": time.strftime("%Y-%m-%d"), "cores": cores, "threads": a.threads, "cpu_option": a.cpu,
-               "krait": krait.facts, "krait_arguments": krait.arguments, "llama": peer.facts, "minutes": (time.monotonic() - c.begun) / 60,
+               "krait": krait.facts, "krait_arguments": krait.arguments, "llama": peer.facts,
+               "minutes": (time.monotonic() - c.begun) / 60,
                "roofline_before": before, "roofline_after": after, "load_of_others": others, "notes": notes,
                "files": c.files, "rows": c.rows}
     print(report.markdown(results))

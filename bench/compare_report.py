@@ -36,7 +36,8 @@ def test_name(row):
 
 def line(row):
     """One cell, while it runs."""
-    text = f"{test_name(row):<15} krait {number(row['krait_median']) or '-':>6}  llama.cpp {number(row['llama_median']) or '-':>6} tok/s"
+    ours, theirs = number(row["krait_median"]) or "-", number(row["llama_median"]) or "-"
+    text = f"{test_name(row):<15} krait {ours:>6}  llama.cpp {theirs:>6} tok/s"
     if row["ratio"] is not None:
         text += f"  {times(row['ratio'])} ({spread(row)}, {rounds(row)} rounds)"
     if row["roofline_share"] is not None:
