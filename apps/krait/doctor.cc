@@ -2,40 +2,36 @@
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
 
-#include <cmath>
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 
 #include "krait/backends/cpu/cpu_backend.h"
-#include "krait/core/rng.h"
+#include "krait/backends/cpu/kernel_check.h"
 #include "session.h"
 
 namespace krait::cli {
 namespace {
 
-// Every kernel set multiplies the same small matrices; returns the largest deviation from f64.
-double matmul_error(const KernelSet& k, ThreadPool& pool) {
-  constexpr int64_t M = 5, N = 70, K = 130;
-  Rng rng(7);
-  Tensor x = Tensor::empty({M, K}), w = Tensor::empty({N, K}), y = Tensor::empty({M, N});
-  for (Tensor* t : {&x, &w}) {
-    for (int64_t i = 0; i < t->numel(); ++i) t->f32()[i] = static_cast<float>(rng.normal());
-  }
-  const Runtime rt{&k, &pool, Compute::kF32};
-  const Weight packed(rt, w);
-  const SeqSpans none;
-  ForwardContext ctx{rt, none};
-  y = linear(ctx, x, packed);
+// One line a kernel set, and one for each kernel of it that computes something else than the scalar reference.
+bool report_kernels(const KernelSet& k, ThreadPool& pool) {
+  const std::vector<KernelCheck> checks = check_kernels(k, pool);
+  const auto wrong = std::ranges::count_if(checks, [](const KernelCheck& c) { return !c.ok(); });
   double worst = 0;
-  for (int64_t m = 0; m < M; ++m) {
-    for (int64_t n = 0; n < N; ++n) {
-      double sum = 0;
-      for (int64_t i = 0; i < K; ++i)
-        sum += static_cast<double>(x.f32()[m * K + i]) * static_cast<double>(w.f32()[n * K + i]);
-      worst = std::max(worst, std::abs(sum - static_cast<double>(y.f32()[m * N + n])));
+  for (const KernelCheck& c : checks) worst = std::max(worst, c.error);
+  std::printf("kernels   %-18s %s%s\n", k.name,
+              wrong == 0 ? fmt::format("ok ({} checks, largest relative error {:.1e})", checks.size(), worst).c_str()
+                         : fmt::format("WRONG in {} of {} checks", wrong, checks.size()).c_str(),
+              &k == &cpu_kernels() ? "  <- default" : "");
+  for (const KernelCheck& c : checks) {
+    if (!c.ok()) {
+      std::printf("          %-18s %s: relative error %.1e, at most %.0e is right\n", "", c.kernel.c_str(), c.error,
+                  c.bound);
     }
   }
-  return worst;
+  return wrong == 0;
 }
 
 int doctor() {
@@ -49,13 +45,7 @@ int doctor() {
   std::printf("memory    %.1f GiB, %.1f GiB free\n", static_cast<double>(info.totalram) * gib,
               static_cast<double>(info.freeram) * gib);
   const auto pool = make_pool(0);
-  for (const KernelSet* k : cpu_kernel_sets()) {
-    const double error = matmul_error(*k, *pool);
-    const bool good = error < 1e-4;
-    ok = ok && good;
-    std::printf("kernels   %-18s %s (matmul error %.1e)%s\n", k->name, good ? "ok" : "WRONG", error,
-                k == &cpu_kernels() ? "  <- default" : "");
-  }
+  for (const KernelSet* k : cpu_kernel_sets()) ok = report_kernels(*k, *pool) && ok;
   try {
     ModelArgs args;
     const Session s = open_session(args, NeedTokenizer::kYes);
