@@ -117,7 +117,18 @@ void check_out_file(const Args& a) {
   const io::AtomicFile probe(out);
 }
 
+// Types of a GGUF file that safetensors lacks are widened only when asked: the folder would be several times as large.
+void check_types(const Source& s) {
+  for (const auto& [name, p] : s.params.all()) {
+    if (is_block_type(p.value.dtype())) {
+      fail_usage("[convert] " + name + " is " + std::string(name_of(p.value.dtype())) +
+                 ", which a folder cannot hold: choose --dtype f32, bf16 or f16");
+    }
+  }
+}
+
 void convert_to_folder(const Args& a, const Source& s, OutFolder& out) {
+  check_types(s);
   const Signals signals;
   const fs::path& folder = out.create();
   save_folder(s.spec, s.params, folder, form_of(a.to), Signals::check);
@@ -170,7 +181,8 @@ void add_convert(Command& root) {
   c.choice("--to", a->to, {"auto", "safetensors", "gguf", "hf", "original"},
            "auto: by OUT's ending; safetensors: the transformers form (hf) where it can express the model, else the "
            "original");
-  c.choice("--dtype", a->dtype, {"file", "f32", "bf16", "f16"}, "of matrices and embeddings; file: as they are");
+  c.choice("--dtype", a->dtype, {"file", "f32", "bf16", "f16"},
+           "of matrices and embeddings; file: as they are (quantized types only into GGUF)");
   c.flag("--force", a->force, "overwrite what OUT has");
   c.flag("--no-tokenizer", a->no_tokenizer, "leave the tokenizer out");
   c.footer(

@@ -1,5 +1,8 @@
 // krait inspect: what a checkpoint is, tensor by tensor, and what running it takes.
+#include <algorithm>
 #include <cstdio>
+#include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -43,6 +46,27 @@ void add_A_range(const Model& m, ordered_json& j) {
   if (hi > -1e300) j["A_range"] = {lo, hi};
 }
 
+// Tensors, parameters and bytes of each type, the largest share first.
+ordered_json weight_types(const ParamStore& params) {
+  struct Share {
+    int64_t tensors = 0, parameters = 0, bytes = 0;
+  };
+  std::map<DType, Share> shares;
+  for (const auto& [name, p] : params.all()) {
+    Share& s = shares[p.value.dtype()];
+    ++s.tensors;
+    s.parameters += p.value.numel();
+    s.bytes += p.value.nbytes();
+  }
+  std::vector<std::pair<DType, Share>> order(shares.begin(), shares.end());
+  std::ranges::stable_sort(order, std::ranges::greater{}, [](const auto& s) { return s.second.bytes; });
+  ordered_json j = ordered_json::object();
+  for (const auto& [type, s] : order) {
+    j[std::string(name_of(type))] = {{"tensors", s.tensors}, {"parameters", s.parameters}, {"bytes", s.bytes}};
+  }
+  return j;
+}
+
 ordered_json describe(const Session& s) {
   const Model& m = s.model();
   const ModelSpec& spec = m.spec();
@@ -69,6 +93,7 @@ ordered_json describe(const Session& s) {
   for (const auto& [name, p] : m.params().all()) weight_bytes += p.value.nbytes();
   const int64_t state_bytes = SlotStore::bytes_per_slot(m.state_specs());
   j["weight_bytes"] = weight_bytes;
+  j["weight_types"] = weight_types(m.params());
   j["state_bytes_per_sequence"] = state_bytes;
   // Weights once in packed form, one state, and the activations of one prefill pass (traps J5, A11).
   j["memory_estimate_bytes"] = m.resident_bytes() + state_bytes + m.activation_bytes(512);
@@ -91,13 +116,18 @@ ordered_json describe(const Session& s) {
 
 void print_text(const ordered_json& j) {
   for (const auto& [key, value] : j.items()) {
-    if (key == "tensors" || key == "state_of_a_layer" || key == "mixer_config") continue;
+    if (key == "tensors" || key == "state_of_a_layer" || key == "mixer_config" || key == "weight_types") continue;
     std::string text = value.is_string() ? value.get<std::string>() : value.dump();
     if (key.find("bytes") != std::string::npos) text += "  (" + human(value.get<int64_t>()) + ")";
     std::printf("%-26s %s\n", key.c_str(), text.c_str());
   }
   for (const auto& [key, value] : j["mixer_config"].items())
     std::printf("  %-24s %s\n", key.c_str(), value.dump().c_str());
+  std::printf("weight types:\n");
+  for (const auto& [type, share] : j["weight_types"].items()) {
+    std::printf("  %-8s %5lld tensors %14lld parameters  %s\n", type.c_str(), share["tensors"].get<long long>(),
+                share["parameters"].get<long long>(), human(share["bytes"].get<int64_t>()).c_str());
+  }
   std::printf("state of a layer:\n");
   for (const auto& t : j["state_of_a_layer"]) {
     std::printf("  %-8s %-20s %s\n", t["name"].get<std::string>().c_str(), shape_text(t["shape"]).c_str(),

@@ -200,6 +200,10 @@ void check_tensors(const std::vector<NamedTensor>& tensors) {
     if (t.name == "__metadata__" || !names.insert(t.name).second) {
       fail_usage(fmt::format("[safetensors] tensor name {} is reserved or occurs twice", quote_name(t.name)));
     }
+    if (is_block_type(t.tensor.dtype())) {
+      fail_usage(fmt::format("[safetensors] {} is {}, which the format cannot hold", quote_name(t.name),
+                             name_of(t.tensor.dtype())));
+    }
   }
 }
 

@@ -72,6 +72,7 @@ TEST_F(Safetensors, WritesViewsAndRefusesBadNames) {
   };
   EXPECT_THAT(refused({{"a", t}, {"a", t}}), HasSubstr("\"a\""));
   EXPECT_THAT(refused({{"__metadata__", t}}), HasSubstr("reserved"));
+  EXPECT_THAT(refused({{"t", t}, {"q", Tensor::zeros({256}, DType::kQ4_K)}}), HasSubstr("\"q\" is q4_k"));
 }
 
 TEST_F(Safetensors, TensorsOutliveTheReader) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "krait/core/error.h"
 #include "krait/models/family.h"
@@ -11,6 +12,8 @@
 
 namespace krait {
 namespace {
+
+constexpr int64_t kQuantizationVersion = 2;  // of the layout of blocks in kernels/blocks.h
 
 // Whether the model is Mamba-1 or Mamba-2 with options that llama.cpp's graphs lack, so that it must not be mistaken
 // for one of those.
@@ -135,15 +138,50 @@ Tensor file_tensor(const ModelSpec& s, const ParamSpec& p, const ParamStore& par
   return t;
 }
 
-int64_t file_type(const ParamStore& params) {
-  switch (params.get(kEmbeddingName).value.dtype()) {
+// The file type named after a type of matrices; of the K types the mixed one ("M"), whose name fits any mixture.
+int64_t file_type_named(DType t) {
+  switch (t) {
     case DType::kF16:
       return 1;
+    case DType::kQ4_0:
+      return 2;
+    case DType::kQ4_1:
+      return 3;
+    case DType::kQ8_0:
+      return 7;
+    case DType::kQ5_0:
+      return 8;
+    case DType::kQ5_1:
+      return 9;
+    case DType::kQ2_K:
+      return 10;
+    case DType::kQ3_K:
+      return 12;
+    case DType::kQ4_K:
+      return 15;
+    case DType::kQ5_K:
+      return 17;
+    case DType::kQ6_K:
+      return 18;
+    case DType::kIQ4_NL:
+      return 25;
+    case DType::kIQ4_XS:
+      return 30;
     case DType::kBF16:
       return 32;
     default:
       return 0;
   }
+}
+
+// By the type that most elements of the matrices and tables have.
+int64_t file_type_of(const ModelSpec& s, const ParamStore& params) {
+  std::map<DType, int64_t> elements;
+  for (const ParamSpec& p : model_params(s)) {
+    if (p.role != ParamRole::kVector) elements[params.get(p.name).value.dtype()] += p.shape.numel();
+  }
+  const auto most = std::ranges::max_element(elements, {}, [](const auto& e) { return e.second; });
+  return file_type_named(most->first);
 }
 
 bool has_key(const GgufValues& v, std::string_view key) {
@@ -160,7 +198,7 @@ GgufValues gguf_values(const ModelSpec& s) {
 void save_gguf(const ModelSpec& s, const ParamStore& params, const std::filesystem::path& out,
                const GgufValues& tokenizer, const io::Poll& poll) {
   GgufValues values = gguf_values(s);
-  values.emplace_back("general.file_type", file_type(params));
+  values.emplace_back("general.file_type", file_type_of(s, params));
   for (const auto& [key, value] : tokenizer) {
     if (has_key(values, key)) fail_usage("[gguf] the key " + key + " belongs to the model");
   }
@@ -171,7 +209,12 @@ void save_gguf(const ModelSpec& s, const ParamStore& params, const std::filesyst
   }
   values.insert(values.end(), tokenizer.begin(), tokenizer.end());
   std::vector<io::NamedTensor> tensors;
-  for (const ParamSpec& p : model_params(s)) tensors.push_back({gguf_tensor_name(p.name), file_tensor(s, p, params)});
+  bool quantized = false;
+  for (const ParamSpec& p : model_params(s)) {
+    tensors.push_back({gguf_tensor_name(p.name), file_tensor(s, p, params)});
+    quantized = quantized || is_block_type(tensors.back().tensor.dtype());
+  }
+  if (quantized) values.emplace_back("general.quantization_version", kQuantizationVersion);
   io::write_gguf(out, values, tensors, poll);
 }
 

@@ -28,8 +28,14 @@ bool fits(const Shape& have, const Shape& want) {
 }
 
 bool usable(const ParamSpec& p, DType t) {
-  const bool half_or_f32 = t == DType::kF32 || t == DType::kBF16 || t == DType::kF16;
-  return half_or_f32 || (p.role == ParamRole::kVector && t == DType::kF64);
+  const bool matrix_type = t == DType::kF32 || t == DType::kBF16 || t == DType::kF16 || is_block_type(t);
+  return matrix_type || (p.role == ParamRole::kVector && t == DType::kF64);
+}
+
+// The tensor in the parameter's shape. Vectors leave their blocks, which rows of another length could not keep.
+Tensor in_shape(const Tensor& t, const ParamSpec& p) {
+  const bool widen = p.role == ParamRole::kVector && is_block_type(t.dtype());
+  return (widen ? to_f32(t) : t).reshape(p.shape);
 }
 
 class Problems {
@@ -107,7 +113,8 @@ ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const Model
     }
     used.insert(src.name);
     const Tensor t = c.tensor(src.name);
-    if (!fits(t.shape(), p.shape)) {
+    const bool rows_differ = is_block_type(t.dtype()) && p.role != ParamRole::kVector && t.dim(-1) != p.shape[-1];
+    if (!fits(t.shape(), p.shape) || rows_differ) {
       problems.add(
           fmt::format("wrong shape: {} is {}, the configuration wants {}", src.name, t.shape().str(), p.shape.str()));
       continue;
@@ -120,7 +127,7 @@ ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const Model
       problems.add(fmt::format("not finite: {} of {} values of {} are NaN or infinite", n, t.numel(), src.name));
     }
     if (src.neg_exp) check_negative(t, src.name, problems);
-    store.set(p.name, {t.reshape(p.shape), src.neg_exp});
+    store.set(p.name, {in_shape(t, p), src.neg_exp});
   }
   check_tied_head(c, f, spec, used, problems);
   for (const std::string& name : c.names()) {

@@ -126,7 +126,7 @@ int64_t count_non_finite(const Tensor& t) {
     case DType::kF64:
       return count_exponent<uint64_t>(t.bytes(), t.numel(), 0x7FF0000000000000u);
     default:
-      return 0;
+      return is_block_type(t.dtype()) ? count_non_finite_blocks(t) : 0;
   }
 }
 

@@ -14,7 +14,7 @@ namespace krait {
 std::vector<ParamSpec> model_params(const ModelSpec&);
 
 struct Param {
-  Tensor value;          // in the shape of its ParamSpec, in the dtype of the file
+  Tensor value;          // in the shape of its ParamSpec, in the dtype of the file; vectors never in blocks
   bool neg_exp = false;  // holds −exp(p) instead of p (A_log in GGUF files)
 };
 
@@ -41,7 +41,7 @@ Tensor from_f32(const Tensor& t, DType dtype);
 // Converts every matrix and table of the model (not the vectors) to `dtype`.
 void cast_matrices(ParamStore& params, const ModelSpec& spec, DType dtype);
 
-// NaNs and infinities among the elements of a float tensor.
+// NaNs and infinities among the elements of a float or block tensor.
 int64_t count_non_finite(const Tensor& t);
 
 }  // namespace krait
