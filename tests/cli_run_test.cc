@@ -295,5 +295,31 @@ TEST_F(CliRun, ChatTemplateOnOnePrompt) {
   EXPECT_EQ(chat["timings"]["prompt_tokens"], 5);
 }
 
+// No vocabulary is built in: a folder without one is refused, with the way out; ids need none.
+TEST_F(CliRun, TrapC10_AFolderWithoutTokenizerNamesTheWayOut) {
+  const std::string m = model(), vocabulary = path("elsewhere.json");
+  fs::rename(m + "/tokenizer.json", vocabulary);
+  const Finished f = krait({"run", m, "-p", "It was", "-n", "4"});
+  EXPECT_EQ(f.code, 3);
+  EXPECT_THAT(f.err, testing::AllOf(HasSubstr(m), HasSubstr("has no tokenizer"), HasSubstr("--tokenizer")));
+  EXPECT_EQ(f.out, "");
+  EXPECT_EQ(krait({"run", m, "-p", "It was", "-n", "4", "--tokenizer", vocabulary}).code, 0);
+  EXPECT_EQ(krait({"inspect", m}).code, 0);
+}
+
+TEST_F(CliRun, TrapC10_EndOfTextAsAnIdAndAsAList) {
+  const std::string m = model();
+  const Args greedy = {"-p", "It was", "-n", "12", "--temp", "0"};
+  const Ids free = run(greedy + Args{"--ignore-eos"})["ids"];
+  const int32_t end = free[2];
+  const auto first = std::find(free.begin(), free.end(), end) - free.begin();
+  for (const json& eos : {json(end), json{258, end}}) {
+    write("mamba21/generation_config.json", json{{"eos_token_id", eos}}.dump());
+    const json j = run(greedy);
+    EXPECT_EQ(j["ids"].get<Ids>(), Ids(free.begin(), free.begin() + first)) << eos;
+    EXPECT_EQ(run(greedy + Args{"--ignore-eos"})["ids"].get<Ids>().size(), 12u);
+  }
+}
+
 }  // namespace
 }  // namespace krait::test

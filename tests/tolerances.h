@@ -24,7 +24,7 @@ inline double matmul(Compute compute, int64_t K, double norm_x, double norm_w, d
 
 // |y − exact| of one output of the matmul with a block type (kernels/reference/block_matmul.h) against x [K] times the
 // dequantized weight w [K]. Quantized to 127 steps of the largest |x| of its 32 columns, x errs by half a step (and two
-// roundings of 2^-24 of 127 steps, below 2^-16 of one): at most Σ|w_k|·largest/254·(1 + 2^-15); the rest is as matmul's,
+// roundings of 2^-24 of 127 steps, below 2^-16 of one): at most Σ|w_k|·largest/254·(1 + 2^-15); the rest as matmul's,
 // with Σ|x_k·w_k| grown by the offsets that cancel against the codes: largest·2·max|w| of the row a column stands in.
 inline double block_matmul(const float* x, const float* w, int64_t K, double abs_y) {
   double steps = 0, products = 0, largest_w = 0;
