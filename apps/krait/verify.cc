@@ -82,8 +82,16 @@ ordered_json to_json(const std::vector<Part>& parts) {
   return rows;
 }
 
+// The types to hold the weights in: those that a float checkpoint may run in, or as they are if some are quantized.
+std::vector<std::string> usual_weights(const std::string& model) {
+  const auto c = io::Checkpoint::open(model.empty() ? shipped_model() : model);
+  const bool blocks =
+      std::ranges::any_of(c->names(), [&](const std::string& name) { return is_block_type(c->tensor(name).dtype()); });
+  return blocks ? std::vector<std::string>{"file"} : std::vector<std::string>{"f32", "bf16", "f16"};
+}
+
 int run_verify(const Args& a) {
-  const std::vector<std::string> all = a.weights.empty() ? std::vector<std::string>{"f32", "bf16", "f16"} : a.weights;
+  const std::vector<std::string> all = a.weights.empty() ? usual_weights(a.model.model) : a.weights;
   const auto start = std::chrono::steady_clock::now();
   std::vector<Part> parts;
   for (const std::string& w : all) parts.push_back(verify_weights(a, w));
@@ -123,8 +131,8 @@ void add_verify(Command& root) {
   c.option("--seed", a->seed, "of the random prompts and points");
   c.flag("--json", a->json, "print JSON: rows[] with weights, check, cases, different");
   c.footer(
-      "Each check is made with weights held as f32, bf16 and f16, or only as --weights says. Exit code 1 if a bit "
-      "differs.");
+      "Each check is made with weights held as f32, bf16 and f16, those of a quantized file as they are, or only as "
+      "--weights says. Exit code 1 if a bit differs.");
   c.run([a, c] {
     if (c.given("--weights")) a->weights = {a->model.weights};
     return run_verify(*a);
