@@ -56,8 +56,8 @@ class Models:
                 run([self.krait.program, "convert", base, out, "--dtype", PLAIN[kind]])
             return out
         out = self.cache / f"{self.name(model)}-{kind}.{self.quantizer}.gguf"
-        if out.exists():
-            return out
+        if out.exists() and (self.quantizer != "krait" or out.stat().st_mtime > self.krait.program.stat().st_mtime):
+            return out  # what an older program quantized is made anew
         partial = self.cache / f"partial-{out.name}"
         if self.quantizer == "krait":
             run([self.krait.program, "quantize", base, partial, "--type", kind])

@@ -1,6 +1,7 @@
 """What compare_llamacpp.py found, as text, Markdown and a plot."""
 import html
 
+SAME = 1e-3  # mean KL up to which two engines run the same model
 BUSY = 0.05  # the share of the CPUs' time taken by others from which on a comparison means nothing
 
 
@@ -14,6 +15,10 @@ def times(x):
 
 def percent(x):
     return "" if x is None else f"{100 * x:.0f} %"
+
+
+def divergence(kl):
+    return "" if kl is None else f"{kl:.1e}" if kl <= SAME else f"**{kl:.1e}: not the same model**"
 
 
 def roofline_line(what, r):
@@ -95,7 +100,7 @@ def markdown(results):
                    number(r["llama_median"]), times(r["ratio"]), spread(r), str(rounds(r) or "")] for r in results["rows"]], 3)
     out.append("\n### Files\n")
     out += table(["model", "type", "made by", "MB", "mean KL of llama.cpp's logits from Krait's"],
-                 [[f["model"], f["type"], f["made_by"], f"{f['bytes'] / 1e6:.1f}", "" if f["kl"] is None else f"{f['kl']:.1e}"]
+                 [[f["model"], f["type"], f["made_by"], f"{f['bytes'] / 1e6:.1f}", divergence(f["kl"])]
                   for f in results["files"]], 3)
     missing = [f"- {r['model']} {r['type']} {r['test']}: {r['note']}" for r in results["rows"] if r["note"]]
     if missing:

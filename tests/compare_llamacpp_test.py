@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """bench/compare_llamacpp.py with two programs that play Krait and llama-bench: what it measures, skips, writes and refuses."""
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -83,6 +84,14 @@ class Whole(unittest.TestCase):
             self.run_it("--models", "mamba-130m", "--types", "Q8_0", "--tests", "tg32", "--cache", self.path / "cache")
         log = (self.path / "log").read_text().splitlines()
         self.assertEqual(sum(line.startswith(("new ", "quantize ")) for line in log), 2)
+
+    def test_a_newer_program_quantizes_anew(self):
+        args = ["--models", "mamba-130m", "--types", "Q8_0", "--tests", "tg32", "--cache", self.path / "cache"]
+        self.run_it(*args)
+        kept = self.path / "cache" / "mamba-130m-Q8_0.krait.gguf"
+        os.utime(kept, (0, 0))
+        self.run_it(*args)
+        self.assertGreater(kept.stat().st_mtime, 0)
 
     def test_cpu_chooses_the_kernels(self):
         self.run_it("--models", "mamba-130m", "--types", "BF16", "--tests", "tg32", "--cpu", "avx2")
