@@ -1,23 +1,13 @@
 // Every kernel of one instruction-set variant. Files of isa/ are compiled once for each variant (layer.cmake): they
-// include intrinsics, C headers, the contract and headers of isa/ only, and define everything in krait::KRAIT_ISA.
+// include intrinsics, C headers, the contract, kernel_list.h and headers of isa/ only, and define everything in
+// krait::KRAIT_ISA.
 #pragma once
-#include "krait/kernels/kernel_set.h"
+#include "krait/backends/cpu/kernel_list.h"
 
 namespace krait::KRAIT_ISA {
 
-size_t packed_weight_bytes(DType dtype, int64_t N, int64_t K);
-void pack_weight(const Exec&, const PackWeightParams&);
-void matmul(const Exec&, const MatmulParams&);
-
-void norm(const Exec&, const NormParams&);
-void gated_norm(const Exec&, const GatedNormParams&);
-void silu_gate(const Exec&, const SiluGateParams&);
-void add(const Exec&, const AddParams&);
-void embed(const Exec&, const EmbedParams&);
-void causal_conv(const Exec&, const CausalConvParams&);
-void mamba1_scan(const Exec&, const Mamba1ScanParams&);
-void ssd_scan(const Exec&, const SsdScanParams&);
-void mamba3_scan(const Exec&, const Mamba3ScanParams&);
+KRAIT_MATMUL_KERNELS(KRAIT_DECLARE_KERNEL)
+KRAIT_OTHER_KERNELS(KRAIT_DECLARE_KERNEL)
 
 const KernelSet& kernel_set();
 

@@ -1,0 +1,36 @@
+// The kernels of a set by name, for declaring them in a namespace and for filling a KernelSet with them.
+#pragma once
+#include "krait/kernels/kernel_set.h"
+
+namespace krait {
+
+#define KRAIT_MATMUL_KERNELS(X) X(packed_weight_bytes) X(pack_weight) X(matmul)
+#define KRAIT_OTHER_KERNELS(X) \
+  X(norm)                      \
+  X(gated_norm)                \
+  X(silu_gate)                 \
+  X(add)                       \
+  X(embed)                     \
+  X(causal_conv)               \
+  X(mamba1_scan)               \
+  X(ssd_scan)                  \
+  X(mamba3_scan)
+
+// Function types of the set's pointers.
+template <class F>
+struct KernelType;
+template <class F>
+struct KernelType<F*> {
+  using type = F;
+};
+
+#define KRAIT_DECLARE_KERNEL(name) KernelType<decltype(KernelSet::name)>::type name;
+#define KRAIT_SET_KERNEL(name) set.name = name;
+
+#define KRAIT_COUNT_KERNEL(name) +1
+static_assert(sizeof(KernelSet) ==
+                  sizeof(void*) * (1 KRAIT_MATMUL_KERNELS(KRAIT_COUNT_KERNEL) KRAIT_OTHER_KERNELS(KRAIT_COUNT_KERNEL)),
+              "the lists above name every kernel of a KernelSet");
+#undef KRAIT_COUNT_KERNEL
+
+}  // namespace krait
