@@ -27,7 +27,10 @@ TEST_F(CliRun, OptionsThatCannotTakeEffectAreErrors) {
                                    {"-p", "a", "--temp", "0", "--seed", "5"},
                                    {"-p", "a", "--temp", "0", "-N", "2"},
                                    {"-p", "a", "--beams", "2", "--temp", "0.5"},
-                                   {"-p", "a", "--beams", "2", "--stop", "x"},
+                                   {"-p", "a", "--beams", "2", "--seed", "1"},
+                                   {"-p", "a", "--beams", "513"},
+                                   {"-p", "a", "--beams", "2", "-n", "-1"},
+                                   {"-p", "a", "-N", "513"},
                                    {"-p", "a", "--beams", "2", "-N", "3"},
                                    {"-p", "a", "--beams", "0"},
                                    {"-p", "a", "--length-penalty", "2"},
@@ -82,8 +85,8 @@ TEST_F(CliRun, APromptIsAPromptHoweverItComes) {
 TEST_F(CliRun, NeverHalfACharacter) {
   // Random weights over bytes: nearly everything is ill-formed.
   for (const char* seed : {"1", "2", "3"}) {
-    const Finished f =
-        krait({"run", model(), "-p", "\xE2\x82 \xFF", "-n", "200", "--seed", seed, "--top-k", "0", "--ignore-eos"});
+    const Finished f = krait({"run", model(), "--lossy-utf8", "-p", "\xE2\x82 \xFF", "-n", "200", "--seed", seed,
+                              "--top-k", "0", "--ignore-eos"});
     EXPECT_EQ(f.code, 0) << f.err;
     EXPECT_TRUE(text::is_valid_utf8(f.out));
     EXPECT_THAT(f.out, HasSubstr("\xEF\xBF\xBD"));

@@ -396,7 +396,7 @@ TEST_P(EngineOf, BeamEarlyStopAndErrors) {
   EXPECT_EQ(code([](BeamRequest& r) { r.prompt.clear(); }), ErrorCode::kUsage);
   EXPECT_EQ(code([](BeamRequest& r) { r.prompt[0] = 99; }), ErrorCode::kBadData);
   const std::atomic<bool> cancel{true};
-  EXPECT_EQ(code_of([&] { beam_search(*model_, q, 0, &cancel); }), ErrorCode::kFailed);
+  EXPECT_TRUE(beam_search(*model_, q, 0, &cancel).empty());
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, EngineOf, testing::ValuesIn(tiny_names()), [](const auto& i) { return i.param; });

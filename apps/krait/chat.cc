@@ -92,7 +92,8 @@ class Chat {
   }
 
   void say(const std::string& message) {
-    finish(conversation_.say(message, [this](const std::string& text) { return show(text); }));
+    const std::string text = require_utf8(message, "the message", args_.lossy_utf8);
+    finish(conversation_.say(text, [this](const std::string& part) { return show(part); }));
   }
 
   void command(const std::string& line) {

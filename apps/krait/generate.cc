@@ -22,6 +22,17 @@ std::string reason_of(const Generation& g, const Choice& c, const Output* shown)
   return "length";
 }
 
+// The text of these tokens, up to a stop string.
+TokenText shown(const Job& job, std::span<const int32_t> ids) {
+  TokenText text(*job.session.tokenizer, job.args.stop);
+  for (const int32_t id : ids) {
+    text.push(id);
+    if (text.stop() != nullptr) break;
+  }
+  text.finish();
+  return text;
+}
+
 }  // namespace
 
 double uptime() { return std::chrono::duration<double>(Clock::now() - kStarted).count(); }
@@ -106,21 +117,27 @@ Outcome search_beams(const Job& job) {
   r.beams = a.beams;
   r.n_best = a.parallel;
   r.length_penalty = a.length_penalty;
+  r.sampler = job.sampler;
   r.stop_ids = job.stop_ids;
+  if (!a.stop.empty()) {
+    r.ends = [&](std::span<const int32_t> ids) { return shown(job, ids).stop() != nullptr; };
+  }
+  if (a.has_logprobs) r.logprobs = a.logprobs;
   r.keep_state = !a.save_state.empty();
+  const SlowNotice notice("searching");
   const double begin = uptime();
   auto found = beam_search(job.session.model(), r, job.session.sampled_vocab(), &Signals::interrupted());
   out.write_seconds = uptime() - begin;
   out.first_token_at = uptime();
   for (Hypothesis& h : found) {
     Choice c;
-    TokenText text(*job.session.tokenizer, {});
-    for (const int32_t id : h.ids) text.push(id);
-    text.finish();
+    const TokenText text = shown(job, h.ids);
     c.text = text.text();
+    if (text.stop() != nullptr) c.stop_string = *text.stop();
     c.ids = std::move(h.ids);
+    c.logprobs = std::move(h.logprobs);
     c.stop_id = h.stop_id;
-    c.finish_reason = h.stop_id ? "stop" : "length";
+    c.finish_reason = h.stop_id || c.stop_string ? "stop" : h.cancelled ? "interrupted" : "length";
     c.score = h.score;
     c.logprob = h.logprob;
     c.state = std::move(h.state);

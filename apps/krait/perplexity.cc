@@ -18,7 +18,7 @@ struct Args {
   std::vector<std::string> files;
   int64_t window = 0;
   std::string encode = "auto";
-  bool json = false;
+  bool json = false, lossy = false;
 };
 
 struct Total {
@@ -62,33 +62,46 @@ void add_loss(const Model& m, SlotStore& states, std::span<const int32_t> ids, i
         });
 }
 
-void measure(const Args& a, const Session& s, const std::string& file, Total& total) {
-  const std::string text = read_text(file);
-  const std::vector<int32_t> ids = encode(a, *s.tokenizer, text);
-  const auto n = static_cast<int64_t>(ids.size());
-  total.tokens += n;
-  total.bytes += static_cast<int64_t>(text.size());
-  const int64_t W = a.window > 0 ? a.window : n - 1;
-  const int64_t windows = n < 2 ? 0 : (n - 1) / W;
-  if (windows == 0) {
+// A text, and the windows that it is measured in.
+struct Text {
+  std::string file;
+  std::vector<int32_t> ids;
+  int64_t bytes = 0, window = 0, windows = 0;
+};
+
+Text read(const Args& a, const text::Tokenizer& tokenizer, const std::string& file) {
+  const std::string text = require_utf8(read_text(file), file == "-" ? "standard input" : file, a.lossy);
+  Text t{file, encode(a, tokenizer, text), static_cast<int64_t>(text.size()), 0, 0};
+  const auto n = static_cast<int64_t>(t.ids.size());
+  t.window = a.window > 0 ? a.window : n - 1;
+  t.windows = n < 2 ? 0 : (n - 1) / t.window;
+  if (t.windows == 0) {
     fail_data("[perplexity] " + file + " has " + std::to_string(n) + " tokens, too few for a window of " +
-              std::to_string(std::max<int64_t>(W, 1)));
+              std::to_string(std::max<int64_t>(t.window, 1)));
   }
+  return t;
+}
+
+void measure(const Session& s, const Text& t, Total& total) {
   SlotStore states(s.model().state_specs(), 1);
-  ProgressBar bar(file, windows * W, "tokens");
-  for (int64_t w = 0; w < windows; ++w) {
+  ProgressBar bar(t.file, t.windows * t.window, "tokens");
+  for (int64_t w = 0; w < t.windows; ++w) {
     s.model().reset_state(states, 0);
-    add_loss(s.model(), states, ids, w * W, W, total, bar);
+    add_loss(s.model(), states, t.ids, w * t.window, t.window, total, bar);
   }
-  total.windows += windows;
+  total.windows += t.windows;
+  total.tokens += static_cast<int64_t>(t.ids.size());
+  total.bytes += t.bytes;
 }
 
 int perplexity(const Args& a) {
   if (a.window < 0)
     fail_usage("[perplexity] --window is " + std::to_string(a.window) + ", expected a positive number of tokens");
   const Session s = open_session(a.model, NeedTokenizer::kYes);
+  std::vector<Text> texts;  // all of them first: no result is lost to a text that cannot be measured
+  for (const std::string& f : a.files) texts.push_back(read(a, *s.tokenizer, f));
   Total total;
-  for (const std::string& f : a.files) measure(a, s, f, total);
+  for (const Text& t : texts) measure(s, t, total);
   const double loss = total.nll / static_cast<double>(total.targets);
   if (a.json) {
     const nlohmann::ordered_json j = {
@@ -116,6 +129,7 @@ void add_perplexity(Command& root) {
            "paragraphs: a leading BOS, then each paragraph (ended by a blank line) encoded by itself; whole: the text "
            "at once; "
            "auto: paragraphs with --window, else whole");
+  c.flag("--lossy-utf8", a->lossy, "take text that is not UTF-8: U+FFFD stands for what is not");
   c.flag("--json", a->json, "print JSON: loss (nats a token), perplexity, targets, windows, tokens, bytes");
   c.run([a] { return perplexity(*a); });
 }

@@ -1,12 +1,13 @@
 // krait run: text from a prompt, once; without a prompt, on a terminal, a chat.
+#include <unistd.h>
+
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 
 #include "chat.h"
 #include "generate.h"
 #include "krait/core/error.h"
-#include "krait/text/utf8.h"
+#include "krait/io/atomic_file.h"
 #include "run_report.h"
 
 namespace krait::cli {
@@ -44,22 +45,12 @@ int finish(const RunArgs& a, const Outcome& o) {
   }
   const int signal = Signals::received();
   if (signal == 0) return 0;
+  if (a.beams > 0) std::fputs("krait: interrupted; this is the best that the search had so far\n", stderr);
   if (o.prompt_read < o.prompt_tokens) {
     std::fprintf(stderr, "krait: interrupted after %lld of %lld tokens of the prompt\n",
                  static_cast<long long>(o.prompt_read), static_cast<long long>(o.prompt_tokens));
   }
   return 128 + signal;
-}
-
-// A search that was interrupted has no text yet; a broken one throws.
-std::optional<Outcome> search(const Job& job) {
-  try {
-    return search_beams(job);
-  } catch (const Error&) {
-    if (Signals::received() == 0) throw;
-    std::fputs("krait: interrupted; a beam search has no text and no state before its end\n", stderr);
-    return std::nullopt;
-  }
 }
 
 int run_once(const RunArgs& a, const Session& s, const std::string& prompt, std::shared_ptr<const State> start,
@@ -71,28 +62,40 @@ int run_once(const RunArgs& a, const Session& s, const std::string& prompt, std:
   Output out;
   const bool shows_prompt = !a.json && !a.no_display_prompt && !a.templated();
   const bool streams = !a.json && a.parallel == 1 && a.beams == 0;
-  // As the tokenizer sees it.
-  const std::string shown_prompt = shows_prompt ? text::replace_invalid_utf8(prompt) : "";
+  const std::string shown_prompt = shows_prompt ? prompt : "";
   if (streams) out.write(shown_prompt);
-  const std::optional<Outcome> o = a.beams > 0 ? search(job) : draw(job, streams ? &out : nullptr);
-  if (!o) return 128 + Signals::received();
-  print(out, job, shown_prompt, *o, load_seconds);
-  return finish(a, *o);
+  const Outcome o = a.beams > 0 ? search_beams(job) : draw(job, streams ? &out : nullptr);
+  if (o.choices.empty()) {  // only a search has nothing to show for itself so far
+    std::fputs("krait: interrupted before a beam had its first token: there is no text and no state\n", stderr);
+    return 128 + Signals::received();
+  }
+  print(out, job, shown_prompt, o, load_seconds);
+  return finish(a, o);
 }
 
-// Before any work is done that could not be kept.
-void check_save_folder(const std::string& file) {
-  const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
-  if (std::filesystem::is_directory(folder)) return;
-  throw Error(ErrorCode::kFailed, "[run] --save-state " + file + ": there is no folder " + folder.string());
+// Every sequence has a state, and every beam two: told before the system ends the program for want of memory.
+void check_state_memory(const RunArgs& a, const Model& m) {
+  const double states = static_cast<double>(a.beams > 0 ? 2 * a.beams : a.parallel);
+  const double gib = states * static_cast<double>(SlotStore::bytes_per_slot(m.state_specs())) / 0x1p30;
+  const double there =
+      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)) / 0x1p30;
+  if (gib < there) return;
+  char text[120];
+  std::snprintf(text, sizeof text, "[run] %.0f states take %.1f GiB, and this machine has %.1f GiB of memory", states,
+                gib, there);
+  fail_usage(text);
 }
 
 int run(const RunArgs& a) {
-  if (!a.save_state.empty()) check_save_folder(a.save_state);
+  if (!a.save_state.empty()) {  // before any work is done that could not be kept
+    const io::AtomicFile probe(a.save_state);
+  }
+  require_utf8(a.system, "--system", a.lossy_utf8);
   const std::string prompt = a.interactive ? a.prompt : prompt_text(a);
   const double begin = uptime();
   const Session s = open_session(a.model, NeedTokenizer::kYes);
   const double load_seconds = uptime() - begin;
+  check_state_memory(a, s.model());
   const Signals signals;
   std::shared_ptr<const State> start;
   if (!a.load_state.empty()) {

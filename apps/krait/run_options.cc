@@ -18,19 +18,15 @@ constexpr const char* kFooter =
     "Without -p, -f or --load-state: a chat on a terminal (/help lists its commands), else the prompt is standard "
     "input.\n"
     "One newline at the end of a file or of standard input is not part of the prompt.\n"
-    "Ctrl-C ends the text, keeps the state if --save-state is given, and exits with 130; in a chat it stops the "
-    "answer.\n"
+    "Ctrl-C ends the text (the best beam is shown as it stands), keeps the state if --save-state is given, and exits\n"
+    "with 130; in a chat it stops the answer.\n"
     "A reader of the output that goes away ends the run with exit code 0.";
+
+// Sequences that run together: each takes a token of a forward pass.
+constexpr int64_t kMostSequences = kPrefillChunk;
 
 // Options that say how tokens are drawn: useless where nothing is drawn.
 constexpr const char* kDrawing[] = {"--top-k", "--top-p", "--min-p", "--seed"};
-constexpr const char* kNotForBeams[] = {"--temp",          "--top-k",
-                                        "--top-p",         "--min-p",
-                                        "--seed",          "--repeat-penalty",
-                                        "--logit-bias",    "--presence-penalty",
-                                        "--repeat-last-n", "--frequency-penalty",
-                                        "--ignore-eos",    "--stop",
-                                        "--logprobs"};
 constexpr const char* kNotForChat[] = {"--parallel", "--beams", "--logprobs", "--json", "--no-display-prompt"};
 
 void refuse_together(const Command& c, const char* option, const std::string& with) {
@@ -38,9 +34,9 @@ void refuse_together(const Command& c, const char* option, const std::string& wi
 }
 
 void check_sampling(const Command& c, const RunArgs& a) {
-  if (a.temperature == 0) {
+  if (a.temperature == 0 && a.beams == 0) {
     for (const char* o : kDrawing) refuse_together(c, o, "--temp 0, which takes the likeliest token");
-    if (a.parallel > 1 && a.beams == 0) fail_usage("[run] with --temp 0 all --parallel sequences would be the same");
+    if (a.parallel > 1) fail_usage("[run] with --temp 0 all --parallel sequences would be the same");
   }
   if (a.seed < -1)
     fail_usage("[run] --seed is " + std::to_string(a.seed) + ", expected 0 or more, or -1 for a random one");
@@ -53,11 +49,15 @@ void check_beams(const Command& c, const RunArgs& a) {
     if (c.given("--length-penalty")) fail_usage("[run] --length-penalty has no effect without --beams");
     return;
   }
-  if (a.beams < 1) fail_usage("[run] --beams is " + std::to_string(a.beams) + ", expected 1 or more");
-  for (const char* o : kNotForBeams)
-    refuse_together(c, o, "--beams, which draws nothing at random and ranks whole texts");
+  if (a.beams < 1 || a.beams > kMostSequences) {
+    fail_usage("[run] --beams is " + std::to_string(a.beams) + ", expected 1 to " + std::to_string(kMostSequences));
+  }
+  refuse_together(c, "--temp", "--beams, which draws nothing at random");
+  for (const char* o : kDrawing) refuse_together(c, o, "--beams, which draws nothing at random");
   if (a.parallel > a.beams) fail_usage("[run] --parallel is " + std::to_string(a.parallel) + ", more than the --beams");
-  if (a.n_predict < 1) fail_usage("[run] --beams needs -n of 1 or more");
+  if (a.n_predict < 1) {
+    fail_usage("[run] --beams needs -n of 1 or more: scores of beams are compared up to a length");
+  }
 }
 
 void check_counts(const Command& c, const RunArgs& a) {
@@ -66,7 +66,10 @@ void check_counts(const Command& c, const RunArgs& a) {
   if (a.n_predict == 0 && a.save_state.empty() && !a.json) {
     fail_usage("[run] -n 0 reads the prompt and writes nothing: it needs --save-state or --json");
   }
-  if (a.parallel < 1) fail_usage("[run] --parallel is " + std::to_string(a.parallel) + ", expected 1 or more");
+  if (a.parallel < 1 || a.parallel > kMostSequences) {
+    fail_usage("[run] --parallel is " + std::to_string(a.parallel) + ", expected 1 to " +
+               std::to_string(kMostSequences));
+  }
   if (a.parallel > 1 && !a.save_state.empty()) fail_usage("[run] --save-state keeps one state: not with --parallel");
   if (c.given("--logprobs") && !a.json) fail_usage("[run] --logprobs are part of the --json output");
   if (a.logprobs < 0) fail_usage("[run] --logprobs is " + std::to_string(a.logprobs) + ", expected 0 or more");
@@ -126,6 +129,7 @@ void add_run_options(Command& c, RunArgs& a) {
   c.option("-m,--model", a.model_option, "the same as MODEL; neither: the shipped model");
   c.option("-p,--prompt", a.prompt, "text to go on from");
   c.option("-f,--file", a.file, "file with that text; '-' is standard input");
+  c.flag("--lossy-utf8", a.lossy_utf8, "take text that is not UTF-8: U+FFFD stands for what is not");
   c.option("-n,--n-predict", a.n_predict,
            "tokens to write; -1: until the model ends (default in a chat with a template)");
   c.flag("-i,--interactive", a.interactive,
@@ -144,8 +148,8 @@ void add_run_options(Command& c, RunArgs& a) {
   c.list("--stop", a.stop, "end before this text; repeatable");
   c.list("--stop-id", a.stop_id, "end at this token; repeatable, or 1,2,3");
   c.flag("--ignore-eos", a.ignore_eos, "never choose a token that ends the text");
-  c.option("-N,--parallel", a.parallel, "texts to write; the prompt is read once");
-  c.option("--beams", a.beams, "beam search with that many beams instead of random draws");
+  c.option("-N,--parallel", a.parallel, "texts to write, at most 512; the prompt is read once");
+  c.option("--beams", a.beams, "beam search with that many beams instead of random draws; at most 512");
   c.option("--length-penalty", a.length_penalty, "beams are ranked by log probability / length^this");
   c.option("--logprobs", a.logprobs, "with --json: log probabilities of the chosen tokens and of the K likeliest");
   c.option("--save-state", a.save_state, "write the state after the last token to this file");
@@ -179,9 +183,10 @@ void check_run_options(const Command& c, RunArgs& a) {
 }
 
 std::string prompt_text(const RunArgs& a) {
-  if (a.has_prompt) return a.prompt;
+  if (a.has_prompt) return require_utf8(a.prompt, "the prompt", a.lossy_utf8);
   if (!a.has_file && !a.load_state.empty()) return "";
-  std::string text = read_text(a.has_file ? a.file : "-");
+  const std::string file = a.has_file ? a.file : "-";
+  std::string text = require_utf8(read_text(file), file == "-" ? "standard input" : file, a.lossy_utf8);
   if (text.ends_with('\n')) text.pop_back();
   return text;
 }
@@ -189,8 +194,9 @@ std::string prompt_text(const RunArgs& a) {
 SamplerParams sampler_params(const RunArgs& a, const Session& s) {
   SamplerParams p;
   const int64_t vocab = s.sampled_vocab();
-  p.temperature = a.temperature;
-  if (a.temperature != 0) {
+  const bool draws = a.temperature != 0 && a.beams == 0;
+  p.temperature = draws ? a.temperature : 0;
+  if (draws) {
     p.top_k = a.top_k;
     p.top_p = a.top_p;
     p.min_p = a.min_p;

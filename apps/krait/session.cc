@@ -12,6 +12,7 @@
 #include "krait/backends/cpu/cpu_backend.h"
 #include "krait/core/error.h"
 #include "krait/io/gguf.h"
+#include "krait/text/utf8.h"
 #include "progress.h"
 
 namespace krait::cli {
@@ -186,6 +187,20 @@ std::string read_text(const std::string& path) {
   if (!standard_input) std::fclose(f);
   if (error != 0) fail(error);
   return all;
+}
+
+std::string require_utf8(std::string text, const std::string& name, bool lossy) {
+  if (text::is_valid_utf8(text)) return text;
+  if (lossy) return text::replace_invalid_utf8(text);
+  size_t at = 0;
+  for (text::Utf8Char c;
+       (c = text::decode_utf8(std::string_view(text).substr(at))).status == text::Utf8Status::kValid;) {
+    at += c.bytes;
+  }
+  char byte[8];
+  std::snprintf(byte, sizeof byte, "0x%02X", static_cast<unsigned char>(text[at]));
+  fail_data("[utf-8] " + name + " is not UTF-8: byte " + byte + " at offset " + std::to_string(at) +
+            " (--lossy-utf8 takes it as U+FFFD)");
 }
 
 }  // namespace krait::cli

@@ -49,6 +49,9 @@ std::string shipped_model();
 
 // Bytes of a file, or of standard input for "-".
 std::string read_text(const std::string& path);
+// `text` if it is UTF-8. What is not becomes U+FFFD if `lossy`; else it is kBadData, with the place. `name`: what it
+// is.
+std::string require_utf8(std::string text, const std::string& name, bool lossy);
 // The tokenizer of a checkpoint: inside GGUF, or beside the weights. Null if there is none.
 std::unique_ptr<text::Tokenizer> find_tokenizer(const io::Checkpoint& checkpoint);
 // A tokenizer by itself: a folder, tokenizer.json, *.model, a GGUF file, or a RWKV vocabulary.

@@ -14,7 +14,7 @@ namespace {
 
 struct Args {
   std::string model, file = "-", prompt;
-  bool decode = false, json = false, special = false, no_parse = false, pieces = false;
+  bool decode = false, json = false, lossy = false, special = false, no_parse = false, pieces = false;
 };
 
 std::vector<int32_t> read_ids(const std::string& text, int64_t vocab) {
@@ -41,12 +41,14 @@ std::vector<int32_t> read_ids(const std::string& text, int64_t vocab) {
 
 int tokenize(const Args& a, bool prompt_given) {
   const auto t = open_any_tokenizer(a.model.empty() ? shipped_model() : a.model);
-  const std::string input = prompt_given ? a.prompt : read_text(a.file);
+  std::string input = prompt_given ? a.prompt : read_text(a.file);
   if (a.decode) {
     const std::string text = t->decode(read_ids(input, t->vocab_size()), false);
     std::fwrite(text.data(), 1, text.size(), stdout);
     return 0;
   }
+  const std::string name = prompt_given ? "the text" : a.file == "-" ? "standard input" : a.file;
+  input = require_utf8(std::move(input), name, a.lossy);
   const auto ids = t->encode(input, {.add_special = a.special, .parse_special = !a.no_parse});
   if (a.json) {
     nlohmann::ordered_json j;
@@ -72,7 +74,7 @@ int tokenize(const Args& a, bool prompt_given) {
 void check(const Command& c, const Args& a) {
   if (c.given("--prompt") && c.given("--file")) fail_usage("[tokenize] -p and -f both give the input");
   if (a.json && a.pieces) fail_usage("[tokenize] --pieces has no effect with --json");
-  for (const char* o : {"--special", "--no-parse-special", "--pieces", "--json"}) {
+  for (const char* o : {"--lossy-utf8", "--special", "--no-parse-special", "--pieces", "--json"}) {
     if (a.decode && c.given(o)) fail_usage(std::string("[tokenize] ") + o + " has no effect with --decode");
   }
 }
@@ -87,6 +89,7 @@ void add_tokenize(Command& root) {
   c.option("-f,--file", a->file, "text (with --decode: ids) to read; '-' is standard input");
   c.option("-p,--prompt", a->prompt, "text given on the command line");
   c.flag("--decode", a->decode, "the input is ids; print their text");
+  c.flag("--lossy-utf8", a->lossy, "take text that is not UTF-8: U+FFFD stands for what is not");
   c.flag("--special", a->special, "add the special tokens of the model (BOS, EOS)");
   c.flag("--no-parse-special", a->no_parse, "special tokens in the text are plain text");
   c.flag("--pieces", a->pieces, "print each token's text beside its id");

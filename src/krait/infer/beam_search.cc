@@ -14,6 +14,7 @@ struct Beam {
   Sequence sequence;
   std::vector<int32_t> ids;  // all read
   double logprob = 0;
+  std::vector<Logprobs> logprobs;
 };
 
 struct Candidate {
@@ -25,18 +26,26 @@ struct Candidate {
 class BeamSearch {
  public:
   BeamSearch(const Model& model, const BeamRequest& request, int64_t vocab, const std::atomic<bool>* cancel)
-      : model_(model), request_(request), vocab_(vocab), cancel_(cancel), pool_(model, 2 * request.beams) {}
+      : model_(model),
+        request_(request),
+        vocab_(vocab),
+        cancel_(cancel),
+        sampler_(request.sampler, vocab),
+        pool_(model, 2 * request.beams) {}
 
   std::vector<Hypothesis> run() {
-    live_.push_back({request_.start ? Sequence(pool_, *request_.start) : Sequence(pool_), {}, 0});
+    live_.push_back({request_.start ? Sequence(pool_, *request_.start) : Sequence(pool_), {}, 0, {}});
     for (std::span<const int32_t> rest = request_.prompt; !rest.empty();) {
-      check_cancel();
+      if (cancelled()) return {};
       const auto part = rest.first(std::min(rest.size(), static_cast<size_t>(kPrefillChunk)));
       live_[0].sequence.read(part);
       rest = rest.subspan(part.size());
     }
     for (int64_t length = 1; !live_.empty(); ++length) {
-      check_cancel();
+      if (cancelled()) {
+        end_running();
+        break;
+      }
       step(length);
     }
     if (static_cast<int64_t>(ended_.size()) > request_.n_best) ended_.resize(static_cast<size_t>(request_.n_best));
@@ -44,9 +53,7 @@ class BeamSearch {
   }
 
  private:
-  void check_cancel() const {
-    if (cancel_ != nullptr && cancel_->load()) throw Error(ErrorCode::kFailed, "[beam search] cancelled");
-  }
+  bool cancelled() const { return cancel_ != nullptr && cancel_->load(); }
 
   double score(double logprob, int64_t length) const {
     return logprob / std::pow(static_cast<double>(length), request_.length_penalty);
@@ -54,18 +61,37 @@ class BeamSearch {
 
   bool is_stop(int32_t id) const { return std::ranges::find(request_.stop_ids, id) != request_.stop_ids.end(); }
 
+  // Whether a continuation ends its hypothesis otherwise than by a stop id or the length.
+  bool ends(const Candidate& c) const {
+    if (!request_.ends) return false;
+    std::vector<int32_t> ids = live_[c.beam].ids;
+    ids.push_back(c.id);
+    return request_.ends(ids);
+  }
+
   // Continuations of all beams, likeliest first; more than enough, so that the stop ids among them leave `beams`
-  // others.
+  // others. (Texts that end otherwise may leave fewer, which grow to as many again.)
   std::vector<Candidate> candidates() const {
     std::vector<Candidate> all;
-    const auto wanted = request_.beams + static_cast<int64_t>(request_.stop_ids.size());
+    const auto wanted = (request_.ends ? 2 : 1) * request_.beams + static_cast<int64_t>(request_.stop_ids.size());
     for (size_t b = 0; b < live_.size(); ++b) {
-      const std::span<const float> logits(live_[b].sequence.head().last_logits.f32(), static_cast<size_t>(vocab_));
-      check_logits(logits);
-      for (const TokenLogprob& t : logprobs(logits, 0, wanted).top)
-        all.push_back({b, t.id, live_[b].logprob + t.logprob});
+      const std::vector<float> logits = sampler_.changed(raw_logits(b), live_[b].sequence.head().history);
+      for (const TokenLogprob& t : logprobs(logits, 0, wanted).top) {
+        if (std::isfinite(t.logprob)) all.push_back({b, t.id, live_[b].logprob + t.logprob});
+      }
     }
     std::ranges::stable_sort(all, [](const Candidate& x, const Candidate& y) { return x.logprob > y.logprob; });
+    return all;
+  }
+
+  std::span<const float> raw_logits(size_t beam) const {
+    return {live_[beam].sequence.head().last_logits.f32(), static_cast<size_t>(vocab_)};
+  }
+
+  // Those of the parent and of the token that is added, if they are wanted.
+  std::vector<Logprobs> logprobs_with(const Candidate& c) const {
+    std::vector<Logprobs> all = live_[c.beam].logprobs;
+    if (request_.logprobs) all.push_back(logprobs(raw_logits(c.beam), c.id, *request_.logprobs));
     return all;
   }
 
@@ -74,7 +100,7 @@ class BeamSearch {
     std::vector<Candidate> next;
     for (const Candidate& c : candidates()) {
       if (static_cast<int64_t>(next.size()) == request_.beams) break;
-      if (is_stop(c.id) || length == request_.max_new_tokens) {
+      if (is_stop(c.id) || length == request_.max_new_tokens || ends(c)) {
         add_ended(c, length);
         if (length == request_.max_new_tokens && !is_stop(c.id)) next.push_back(c);  // counts as one of the beams
       } else {
@@ -97,20 +123,47 @@ class BeamSearch {
 
   void add_ended(const Candidate& c, int64_t length) {
     const Beam& beam = live_[c.beam];
-    Hypothesis h{beam.ids, c.logprob, score(c.logprob, length), {}, nullptr};
-    const auto worst = std::ranges::upper_bound(ended_, h.score, std::greater<>(), &Hypothesis::score);
-    if (worst == ended_.end() && static_cast<int64_t>(ended_.size()) == request_.beams) return;
+    Hypothesis h;
+    h.ids = beam.ids;
+    h.logprob = c.logprob;
+    h.score = score(c.logprob, length);
+    if (!ranks(h)) return;
     if (is_stop(c.id)) {
       h.stop_id = c.id;
+      h.logprobs = beam.logprobs;
     } else {
       h.ids.push_back(c.id);
+      h.logprobs = logprobs_with(c);
     }
     if (request_.keep_state) {
       Sequence end = beam.sequence.fork();
       if (!h.stop_id) end.read({&c.id, 1});
       h.state = std::make_shared<State>(end.state());
     }
-    ended_.insert(worst, std::move(h));
+    insert(std::move(h));
+  }
+
+  // The running ones as they stand, because no time is left for them.
+  void end_running() {
+    for (const Beam& b : live_) {
+      Hypothesis h;
+      h.ids = b.ids;
+      h.logprob = b.logprob;
+      h.score = score(b.logprob, static_cast<int64_t>(b.ids.size()));
+      if (b.ids.empty() || !ranks(h)) continue;
+      h.cancelled = true;
+      h.logprobs = b.logprobs;
+      if (request_.keep_state) h.state = std::make_shared<State>(b.sequence.state());
+      insert(std::move(h));
+    }
+  }
+
+  // Whether it is among the best `beams` so far.
+  bool ranks(const Hypothesis& h) const {
+    return static_cast<int64_t>(ended_.size()) < request_.beams || h.score > ended_.back().score;
+  }
+  void insert(Hypothesis h) {
+    ended_.insert(std::ranges::upper_bound(ended_, h.score, std::greater<>(), &Hypothesis::score), std::move(h));
     if (static_cast<int64_t>(ended_.size()) > request_.beams) ended_.pop_back();
   }
 
@@ -118,7 +171,8 @@ class BeamSearch {
   void move_on(const std::vector<Candidate>& next) {
     std::vector<Beam> children;
     for (const Candidate& c : next) {
-      Beam& child = children.emplace_back(Beam{live_[c.beam].sequence.fork(), live_[c.beam].ids, c.logprob});
+      Beam& child =
+          children.emplace_back(Beam{live_[c.beam].sequence.fork(), live_[c.beam].ids, c.logprob, logprobs_with(c)});
       child.ids.push_back(c.id);
     }
     live_ = std::move(children);
@@ -140,6 +194,7 @@ class BeamSearch {
   const BeamRequest& request_;
   int64_t vocab_;
   const std::atomic<bool>* cancel_;
+  Sampler sampler_;
   StatePool pool_;
   std::vector<Beam> live_;
   std::vector<Hypothesis> ended_;  // best first, at most `beams`

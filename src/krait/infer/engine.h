@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "krait/infer/sampler.h"
@@ -109,18 +110,24 @@ struct BeamRequest {
   double length_penalty = 1;   // hypotheses are ranked by Σ log p / length^length_penalty
   // Stop as soon as `beams` hypotheses have ended; otherwise go on until no running one can still overtake them.
   bool early_stop = false;
+  SamplerParams sampler;          // penalties and bias change the logits that p comes from; temperature 0
   std::vector<int32_t> stop_ids;  // end a hypothesis; their log p counts, they are not part of `ids`
+  // Whether the last of these ids ends the hypothesis; it is part of `ids`. None: never.
+  std::function<bool(std::span<const int32_t> ids)> ends;
+  std::optional<int64_t> logprobs;  // as in Request
   bool keep_state = false;
 };
 struct Hypothesis {
   std::vector<int32_t> ids;
   double logprob = 0;                  // Σ log p, the stop id's included
   double score = 0;                    // what they are ranked by; the length counts the stop id
-  std::optional<int32_t> stop_id;      // none: ended by max_new_tokens
+  std::optional<int32_t> stop_id;      // none: ended by max_new_tokens, `ends` or `cancel`
+  bool cancelled = false;              // had not ended
+  std::vector<Logprobs> logprobs;      // one an id, if asked for
   std::shared_ptr<const State> state;  // has read `ids`, not the stop id; if keep_state
 };
-// Best first; equal scores in the order in which they were found. `vocab` as in EngineOptions. Throws kUsage on options
-// that make no sense, kFailed if `cancel` became true.
+// Best first; equal scores in the order in which they were found. `vocab` as in EngineOptions. If `cancel` becomes
+// true, the best that there are by then; none before the first token. Throws kUsage on options that make no sense.
 std::vector<Hypothesis> beam_search(const Model& model, const BeamRequest& request, int64_t vocab = 0,
                                     const std::atomic<bool>* cancel = nullptr);
 

@@ -50,11 +50,16 @@ void check_request(const Model& model, const BeamRequest& q, int64_t vocab) {
           fmt::format("{} ids may be chosen, the model has {}", vocab, model.vocab_size()));
   require(q.max_new_tokens >= 1, fmt::format("max_new_tokens is {}, beam search wants >= 1", q.max_new_tokens));
   require(q.beams >= 1, fmt::format("{} beams, wants >= 1", q.beams));
+  require(q.sampler.temperature == 0,
+          fmt::format("temperature is {}, beam search draws nothing", q.sampler.temperature));
+  require(!q.logprobs || (*q.logprobs >= 0 && *q.logprobs <= vocab),
+          fmt::format("log probabilities of {} tokens, wants 0 to {}", q.logprobs.value_or(0), vocab));
+  validate(q.sampler, vocab);
   require(q.n_best >= 1 && q.n_best <= q.beams, fmt::format("{} best of {} beams", q.n_best, q.beams));
   require(q.length_penalty >= -100 && q.length_penalty <= 100,
           fmt::format("length penalty is {}, wants ±100", q.length_penalty));
   check_stop_ids(model, q.stop_ids);
-  require(!q.early_stop || !q.stop_ids.empty(), "early stop has no effect without stop ids");
+  require(!q.early_stop || !q.stop_ids.empty() || q.ends, "early stop has no effect without stop ids");
   check_prompt(model, q.prompt, q.start.get());
 }
 

@@ -143,6 +143,14 @@ std::vector<Sampler::Weighted> Sampler::weights(std::span<const float> logits, c
   return kept;
 }
 
+std::vector<float> Sampler::changed(std::span<const float> logits, const TokenHistory& history) const {
+  const std::vector<TokenLogit> c = changed_logits(logits, history);
+  std::vector<float> out(c.size());
+  std::ranges::transform(c, out.begin(), &TokenLogit::logit);
+  if (std::ranges::max(out) == kForbidden) fail_data("[sampler] no token may be chosen: every logit is -infinity");
+  return out;
+}
+
 int32_t Sampler::pick(std::span<const float> logits, const TokenHistory& history, RngState& state) const {
   const std::vector<Weighted> kept = weights(logits, history);
   if (params_.temperature == 0) return kept[0].id;

@@ -64,6 +64,9 @@ class Sampler {
   // Throws kBadData if a logit is NaN or +infinity, or if no token may be chosen.
   int32_t pick(std::span<const float> logits, const TokenHistory& history, RngState& rng) const;
 
+  // Logits after penalties and bias, by id. Throws as pick() does.
+  std::vector<float> changed(std::span<const float> logits, const TokenHistory& history) const;
+
   // What pick() draws from: the tokens that may be chosen, by id, with the logs of their (normalised) probabilities.
   // Greedy: one token.
   std::vector<TokenLogprob> distribution(std::span<const float> logits, const TokenHistory& history) const;
