@@ -22,14 +22,13 @@ struct Mode {
   int parts;  // products the instruction set does for one of the matmul
 };
 
-constexpr Mode kModes[] = {
-    {"f32", DType::kF32, Compute::kF32, &Roofline::f32_gflops, 1},
-    {"f16", DType::kF16, Compute::kF32, &Roofline::f32_gflops, 1},
-    {"bf16 in f32", DType::kBF16, Compute::kF32, &Roofline::f32_gflops, 1},
-    {"bf16x2", DType::kBF16, Compute::kBF16x2, &Roofline::bf16_gflops, 2},
-    {"bf16", DType::kBF16, Compute::kBF16, &Roofline::bf16_gflops, 1},
+constexpr Mode kModes[] = {{"f32", DType::kF32, Compute::kF32, &Roofline::f32_gflops, 1},
+                           {"f16", DType::kF16, Compute::kF32, &Roofline::f32_gflops, 1},
+                           {"bf16 in f32", DType::kBF16, Compute::kF32, &Roofline::f32_gflops, 1},
+                           {"bf16x2", DType::kBF16, Compute::kBF16x2, &Roofline::bf16_gflops, 2},
+                           {"bf16", DType::kBF16, Compute::kBF16, &Roofline::bf16_gflops, 1},
 #define KRAIT_BLOCK_MODE(name) {name_of(DType::k##name).data(), DType::k##name, Compute::kF32, &Roofline::int8_gops, 1},
-    KRAIT_BLOCK_TYPES(KRAIT_BLOCK_MODE)
+                           KRAIT_BLOCK_TYPES(KRAIT_BLOCK_MODE)
 #undef KRAIT_BLOCK_MODE
 };
 

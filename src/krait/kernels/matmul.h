@@ -32,7 +32,7 @@ struct MatmulParams {
 
 // Rows [N, K] of a checkpoint -> the backend's own layout.
 struct PackWeightParams {
-  const void* src;  // [N, K] row-major, contiguous, `dtype`; alignment of one element is enough, blocks need none
+  const void* src;  // [N, K] row-major, contiguous, `dtype`; alignment of one element is enough (2 bytes for blocks)
   DType dtype;      // kF32, kBF16, kF16 or a block type
   int64_t N, K;
   void* dst;  // packed_weight_bytes(dtype, N, K) bytes, 64-byte aligned

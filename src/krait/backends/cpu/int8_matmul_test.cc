@@ -69,14 +69,14 @@ struct Weight {
     reference::dequantize_row(dtype, row(n), K, v.data());
     return v;
   }
-  // From an odd address; checks that packing stays inside its buffer.
+  // From an address of the least alignment; checks that packing stays inside its buffer.
   Tensor pack(const KernelSet& set, ThreadPool& pool) const {
     const auto bytes = static_cast<int64_t>(set.packed_weight_bytes(dtype, N, K));
     Tensor packed = Tensor::empty({bytes + 64}, DType::kU8);
     std::memset(packed.bytes(), 0xAB, static_cast<size_t>(bytes + 64));
-    std::vector<char> shifted(raw.size() + 1);
-    std::memcpy(shifted.data() + 1, raw.data(), raw.size());
-    set.pack_weight({&pool}, {shifted.data() + 1, dtype, N, K, packed.bytes()});
+    std::vector<char> shifted(raw.size() + 2);
+    std::memcpy(shifted.data() + 2, raw.data(), raw.size());
+    set.pack_weight({&pool}, {shifted.data() + 2, dtype, N, K, packed.bytes()});
     for (int64_t i = bytes; i < bytes + 64; ++i) EXPECT_EQ(static_cast<int>(packed.bytes()[i]), 0xAB);
     return packed;
   }

@@ -94,7 +94,7 @@ constexpr int64_t int8_panel_bytes(DType t, int64_t K) {
 using IVec = __m512i;
 typedef uint16_t Shorts __attribute__((vector_size(64)));
 KRAIT_INLINE IVec load_i(const void* p) { return _mm512_loadu_si512(p); }
-KRAIT_INLINE void store_i(void* p, IVec v) { _mm512_storeu_si512(p, v); }
+KRAIT_INLINE void stream_i(void* p, IVec v) { _mm512_stream_si512(static_cast<IVec*>(p), v); }
 KRAIT_INLINE IVec zero_i() { return _mm512_setzero_si512(); }
 KRAIT_INLINE IVec set1_i8(int v) { return _mm512_set1_epi8(static_cast<char>(v)); }
 KRAIT_INLINE IVec set1_i16(int v) { return _mm512_set1_epi16(static_cast<int16_t>(v)); }
@@ -120,7 +120,7 @@ KRAIT_INLINE IVec load_u8(const char* p) {
 using IVec = __m256i;
 typedef uint16_t Shorts __attribute__((vector_size(32)));
 KRAIT_INLINE IVec load_i(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-KRAIT_INLINE void store_i(void* p, IVec v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+KRAIT_INLINE void stream_i(void* p, IVec v) { _mm256_stream_si256(static_cast<__m256i*>(p), v); }
 KRAIT_INLINE IVec zero_i() { return _mm256_setzero_si256(); }
 KRAIT_INLINE IVec set1_i8(int v) { return _mm256_set1_epi8(static_cast<char>(v)); }
 KRAIT_INLINE IVec set1_i16(int v) { return _mm256_set1_epi16(static_cast<int16_t>(v)); }

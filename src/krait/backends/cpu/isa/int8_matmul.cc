@@ -56,7 +56,7 @@ void plan_tasks(Plan& plan, int64_t threads) {
   const int64_t want = threads == 1 ? 1 : 4 * threads;
   const int64_t products = plan.rows_packed * plan.p.K * kPanel;  // of one panel
   int64_t g = kPanelsPerTask;
-  while (g > kWideStrips / kStrips && ceil_div(plan.panels, g) < want && g / 2 * products >= kTaskMin) g /= 2;
+  while (g > kInt8Strips[0] / kStrips && ceil_div(plan.panels, g) < want && g / 2 * products >= kTaskMin) g /= 2;
   plan.panels_per_task = g;
   plan.tasks_n = ceil_div(plan.panels, g);
   const int64_t splits = min(plan.n_pieces, ceil_div(want, plan.tasks_n));
@@ -69,9 +69,9 @@ void run_task(const Plan& plan, int64_t task) {
   const int64_t s1 = min(plan.panels * kStrips, s0 + plan.panels_per_task * kStrips);
   const int64_t i0 = task / plan.tasks_n * plan.pieces_per_task;
   const int64_t i1 = min(plan.n_pieces, i0 + plan.pieces_per_task);
-  const bool one = plan.pieces[i0].cls == 0;  // then it is the only one
+  const int64_t strips = i1 - i0 == 1 ? kInt8Strips[plan.pieces[i0].cls] : 1;
   for (int64_t s = s0; s < s1;) {
-    const bool wide = one && s1 - s >= kWideStrips;
+    const bool wide = s1 - s >= strips && strips > 1;
     for (int64_t i = i0; i < i1; ++i) {
       const Piece& piece = plan.pieces[i];
       Int8Tile t;
@@ -85,9 +85,9 @@ void run_task(const Plan& plan, int64_t task) {
       t.bias = p.bias != nullptr ? p.bias + s * kLanes : nullptr;
       t.rows = piece.rows;
       t.cols = p.N - s * kLanes;
-      (wide ? plan.kernels->wide : plan.kernels->at[piece.cls])(t);
+      (wide ? plan.kernels->wide : plan.kernels->at)[piece.cls](t);
     }
-    s += wide ? kWideStrips : 1;
+    s += wide ? strips : 1;
   }
 }
 

@@ -9,6 +9,8 @@
 namespace krait::KRAIT_ISA {
 namespace {
 
+constexpr int64_t kPanelsPerTask = 8;
+
 KRAIT_INLINE __m256i load32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 KRAIT_INLINE void store32(uint8_t* p, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 // Bits [n, n + count) of each byte, moved to bit `to`.
@@ -68,31 +70,32 @@ void unpack_codes(const BlockIQ4_XS& b, uint8_t* u) {
   for (int g = 0; g < 8; ++g) store32(u + 32 * g, nibbles(b.q + 16 * g));
 }
 
-// Bits [low, low + count) of the 8 steps -> one plane of `count` bits.
+// Bits [low, low + count) of the 8 steps -> one plane of `count` bits. Written past the caches, which would first have
+// to read what is about to be replaced.
 template <int kCount>
-KRAIT_INLINE void store_plane(const char* steps, int low, char* dst) {
-  constexpr int kVectors = kCount, kParts = 8 / kCount;  // steps j of one vector: j % kCount equal
+KRAIT_INLINE void stream_plane(const char* steps, int low, char* dst) {
+  constexpr int kVectors = kCount, kParts = 8 / kCount;  // steps j of one vector: j % kVectors equal
   const IVec mask = set1_i8((1 << kCount) - 1);
-  for (int at = 0; at < 64; at += 4 * kLanes) {
-    KRAIT_UNROLL for (int i = 0; i < kVectors; ++i) {
+  KRAIT_UNROLL for (int i = 0; i < kVectors; ++i) {
+    KRAIT_UNROLL for (int at = 0; at < 64; at += 4 * kLanes) {
       IVec packed = zero_i();
       KRAIT_UNROLL for (int part = 0; part < kParts; ++part) {
         const IVec step = load_i(steps + 64 * (part * kVectors + i) + at);
         packed = bit_or(packed, shift_right(bit_and(shift_right(step, low), mask), -kCount * part));
       }
-      store_i(dst + 64 * i + at, packed);
+      stream_i(dst + 64 * i + at, packed);
     }
   }
 }
 
 template <int kBits>
-KRAIT_INLINE void store_planes(const char* steps, char* dst) {
-  if constexpr (kBits == 8) memcpy(dst, steps, 512);
-  if constexpr (kBits >= 4 && kBits < 8) store_plane<4>(steps, 0, dst);
-  if constexpr (kBits == 5) store_plane<1>(steps, 4, dst + 256);
-  if constexpr (kBits == 6) store_plane<2>(steps, 4, dst + 256);
-  if constexpr (kBits < 4) store_plane<2>(steps, 0, dst);
-  if constexpr (kBits == 3) store_plane<1>(steps, 2, dst + 128);
+KRAIT_INLINE void stream_planes(const char* steps, char* dst) {
+  if constexpr (kBits == 8) stream_plane<8>(steps, 0, dst);
+  if constexpr (kBits >= 4 && kBits < 8) stream_plane<4>(steps, 0, dst);
+  if constexpr (kBits == 5) stream_plane<1>(steps, 4, dst + 256);
+  if constexpr (kBits == 6) stream_plane<2>(steps, 4, dst + 256);
+  if constexpr (kBits < 4) stream_plane<2>(steps, 0, dst);
+  if constexpr (kBits == 3) stream_plane<1>(steps, 2, dst + 128);
 }
 
 // The integer scales of a block's groups as bytes: scale, and for kBytePairs the minimum after it.
@@ -145,21 +148,23 @@ void pack_panel(const char* src, int64_t rows, int64_t K, char* dst) {
     memset(codes, 0, sizeof(codes));
     memset(dst, 0, static_cast<size_t>(int8_panel_bytes(kType, K)));
   }
-  const int64_t row_bytes = K / kElements * static_cast<int64_t>(sizeof(Block));
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(Block));
+  const int64_t row_bytes = K / kElements * kBytes;
+  const char* next = src + kPanel * row_bytes;  // 16 rows at a time are too many streams for the processor to follow
   char* scales = dst + K / 32 * f.code_bytes();
-  for (int64_t k = 0; k < K; k += kElements) {
+  for (int64_t k = 0; k < K; k += kElements, next += kPanel * kBytes) {
+    for (int64_t at = 0; at < kPanel * kBytes; at += 64) __builtin_prefetch(next + at, 0, 2);
     for (int64_t r = 0; r < rows; ++r) {
-      Block b;
-      memcpy(&b, src + r * row_bytes, sizeof(b));
+      const Block& b = *reinterpret_cast<const Block*>(src + r * row_bytes);
       unpack_codes(b, codes[r]);
       store_scales<kType>(b, r, scales);
     }
     transpose(reinterpret_cast<const char*>(codes), kElements, kPanel, kElements / 4, steps, kPanel);
     for (int c = 0; c < kElements; c += 32) {
-      store_planes<f.bits>(reinterpret_cast<const char*>(steps) + c * kPanel, dst);
+      stream_planes<f.bits>(reinterpret_cast<const char*>(steps) + c * kPanel, dst);
       dst += f.code_bytes();
     }
-    src += sizeof(Block);
+    src += kBytes;
     scales += int8_scale_bytes(kType);
   }
 }
@@ -187,10 +192,14 @@ size_t int8_packed_bytes(DType t, int64_t N, int64_t K) {
 void int8_pack(const Exec& exec, const PackWeightParams& p) {
   const int64_t bytes = int8_panel_bytes(p.dtype, p.K), row = bytes_of(p.dtype, p.K);
   const PackPanel pack = panel_packer(p.dtype);
-  exec.pool->parallel_for((p.N + kPanel - 1) / kPanel, [&](int64_t i) {
-    const int64_t left = p.N - i * kPanel;
-    pack(static_cast<const char*>(p.src) + i * kPanel * row, left < kPanel ? left : kPanel, p.K,
-         static_cast<char*>(p.dst) + i * bytes);
+  const int64_t panels = (p.N + kPanel - 1) / kPanel;
+  exec.pool->parallel_for((panels + kPanelsPerTask - 1) / kPanelsPerTask, [&](int64_t task) {
+    for (int64_t i = task * kPanelsPerTask; i < panels && i < (task + 1) * kPanelsPerTask; ++i) {
+      const int64_t left = p.N - i * kPanel;
+      pack(static_cast<const char*>(p.src) + i * kPanel * row, left < kPanel ? left : kPanel, p.K,
+           static_cast<char*>(p.dst) + i * bytes);
+    }
+    _mm_sfence();
   });
 }
 

@@ -6,21 +6,23 @@
 
 namespace krait::KRAIT_ISA {
 
-// Row counts a tile can have. A tile of one row spans kWideStrips strips (vectors of output columns), others one.
+// Row counts a tile can have, and how many strips (vectors of output columns) it spans: few rows read several panels at
+// once, so that there is always something to compute.
 #ifdef __AVX512VNNI__
 constexpr int kInt8Classes = 4;
-constexpr int kInt8Rows[kInt8Classes] = {1, 4, 8, 12};
+constexpr int kInt8Rows[kInt8Classes] = {1, 2, 4, 8};
+constexpr int kInt8Strips[kInt8Classes] = {4, 2, 1, 1};
+#elif defined(__AVX512F__)
+constexpr int kInt8Classes = 3;
+constexpr int kInt8Rows[kInt8Classes] = {1, 2, 4};
+constexpr int kInt8Strips[kInt8Classes] = {4, 2, 1};
 #else
-constexpr int kInt8Classes = 2;
-constexpr int kInt8Rows[kInt8Classes] = {1, 4};
+constexpr int kInt8Classes = 3;
+constexpr int kInt8Rows[kInt8Classes] = {1, 2, 4};
+constexpr int kInt8Strips[kInt8Classes] = {2, 1, 1};
 #endif
 constexpr int kInt8MaxRows = kInt8Rows[kInt8Classes - 1];
 constexpr int kStrips = kPanel / kLanes;  // of a panel
-#ifdef __AVX512F__
-constexpr int kWideStrips = 4;
-#else
-constexpr int kWideStrips = 2;
-#endif
 
 struct Int8Tile {
   const char* x;     // packed activations
@@ -37,7 +39,7 @@ struct Int8Tile {
 using Int8Kernel = void (*)(const Int8Tile&);
 
 struct Int8Kernels {
-  Int8Kernel wide, at[kInt8Classes];
+  Int8Kernel wide[kInt8Classes], at[kInt8Classes];  // of kInt8Strips strips, of one
 };
 
 const Int8Kernels& int8_kernels_legacy(DType);  // blocks of 32
