@@ -118,6 +118,23 @@ TEST_F(CliTest, BenchProfileAccountsForThePass) {
   }
 }
 
+// A kernel forks and joins once, the matmul and the Mamba-3 scan twice: kernels of a layer bound its barriers.
+TEST_F(CliTest, TrapH6_KernelsOfALayer) {
+  const std::vector<std::pair<std::string, double>> most = {{"mamba1", 7}, {"mamba2", 6}, {"mamba3_siso", 8}};
+  for (const auto& [generation, kernels] : most) {
+    const std::string m = model(generation);
+    const json j =
+        krait({"bench", m, "-p", "0", "-n", "4", "-r", "1", "--profile", "--no-roofline", "--json"}).parsed();
+    EXPECT_THAT(j["kernels"].get<std::string>(), testing::StartsWith("cpu-"));  // trap H8: which kernels run is said
+    double calls = 0;
+    for (const json& op : j["rows"][0]["profile"])
+      calls += op["op"] == "outside kernels" ? 0 : op["calls"].get<double>();
+    const double layer = (calls - 3) / 2;  // beside two layers: embedding, last norm, head
+    EXPECT_GT(layer, 2) << generation;
+    EXPECT_LE(layer, kernels) << generation;
+  }
+}
+
 TEST_F(CliTest, TokenizeThereAndBack) {
   const std::string m = model();
   EXPECT_EQ(krait({"tokenize", m, "-p", "Az\xC3\xA9", "--json"}).out, "{\"ids\":[65,122,195,169]}\n");

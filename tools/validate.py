@@ -146,7 +146,44 @@ def section_contention(shared):
         print(f"| {test} | {value:.0f} | {busy[test]:.0f} | {100 * busy[test] / value:.0f} % |")
 
 
-SECTIONS = ["parity", "goldens", "loss", "verify", "matmul", "memory", "start", "contention"]
+def section_length(shared):
+    print("\n## Cost against length, shipped model: `krait bench -p 2048 -n 128 -d 100,100000,1000000`")
+    rows = {r["test"]: r["tokens_per_second"] for r in
+            krait_json("bench", ROOT / "models" / "mamba3-books-12m", "-p", "2048", "-n", "128", "-d", "100,100000,1000000",
+                       "-r", "5")["rows"]}
+    print("| what | after 100 tokens | after 100,000 | after 1,000,000 |\n|---|---|---|---|")
+    for name, test in (("prefill of 2048, tok/s", "pp2048"), ("decode, tok/s", "tg128")):
+        print(f"| {name} | " + " | ".join(f"{rows[f'{test}@d{d}']:.0f}" for d in (100, 100_000, 1_000_000)) + " |")
+
+
+def section_big(shared):
+    """A model of 1.4 billion parameters: needs 4 GB of disk and of memory."""
+    print("\n## mamba-1.4b: resident memory and first token, `krait run MODEL -p … -n 1`")
+    print("| weights | file MB | state MB | peak resident MB | of file + state | first token s | 8 tokens of prefill s | "
+          "file read once s | first token, of both |\n|---|---|---|---|---|---|---|---|---|")
+    tokenizer = ROOT / "models" / "mamba3-books-12m"
+    with tempfile.TemporaryDirectory() as folder:
+        source = pathlib.Path(folder, "bf16")
+        run(KRAIT, "new", "mamba-1.4b", source, "--dtype", "bf16")
+        quantized = pathlib.Path(folder, "q4_k_m.gguf")
+        run(KRAIT, "quantize", source, quantized, "--type", "Q4_K_M")
+        for model, file in ((source, source / "model.safetensors"), (quantized, quantized)):
+            bench = krait_json("bench", model, "-p", "8", "-n", "0", "-r", "5", "--no-roofline")
+            steady = 8 / bench["rows"][0]["tokens_per_second"]
+            command = [KRAIT, "run", model, "--tokenizer", tokenizer, "-p", PROMPT[:-1], "-n", "1"]  # 8 tokens
+            first = min(peak_rss_mib(*command)[1] for _ in range(5))
+            peak = peak_rss_mib(*command)[0] * 1.048576
+            size, state = file.stat().st_size / 1e6, bench["state_bytes"] / 1e6
+            start = time.time()
+            with open(file, "rb", buffering=0) as f:
+                while f.read(1 << 24):
+                    pass
+            read = time.time() - start
+            print(f"| {model.name} | {size:.0f} | {state:.1f} | {peak:.0f} | {peak / (size + state):.2f} | {first:.2f} | "
+                  f"{steady:.2f} | {read:.2f} | {first / (steady + read):.2f} |", flush=True)
+
+
+SECTIONS = ["parity", "goldens", "loss", "verify", "matmul", "memory", "start", "contention", "length", "big"]
 
 
 def main():
@@ -159,7 +196,7 @@ def main():
             sys.exit(f"validate: there is no section '{name}'; sections: {', '.join(SECTIONS)}")
     print(run(KRAIT, "bench", "roofline").rstrip())
     for name in args.only.split(","):
-        if name not in ("start", "contention", "matmul") and not args.shared.exists():
+        if name not in ("start", "contention", "matmul", "length", "big") and not args.shared.exists():
             print(f"\n(section {name} skipped: {args.shared} is absent)")
             continue
         globals()[f"section_{name}"](args.shared)

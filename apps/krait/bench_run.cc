@@ -145,26 +145,26 @@ double BenchRow::deviation() const {
 std::vector<BenchRow> run_bench(const BenchPlan& plan, const Model& m) {
   std::vector<BenchRow> rows;
   Bench bench(plan, m);
-  SlotStore states(m.state_specs(), *std::ranges::max_element(plan.batches));
-  const auto begin = [&](int64_t batch, int64_t depth) {
-    for (int64_t b = 0; b < batch; ++b) {
-      m.reset_state(states, b);
-      prefill(m, states, static_cast<int32_t>(b), depth, plan.chunk, 1);
-    }
+  const int64_t most = *std::ranges::max_element(plan.batches);
+  SlotStore states(m.state_specs(), most + 1);  // the last slot: the state that every run begins with
+  const auto begin = [&](int64_t batch) {
+    for (int64_t b = 0; b < batch; ++b) states.copy_slot(most, b);
   };
   for (const int64_t depth : plan.depths) {
+    m.reset_state(states, most);
+    prefill(m, states, static_cast<int32_t>(most), depth, plan.chunk, 1);
     for (const int64_t n : plan.prompts) {
       if (n == 0) continue;
       const int64_t passes = (n + plan.chunk - 1) / plan.chunk;
-      rows.push_back(bench.measure({at_depth("pp" + std::to_string(n), depth), n, passes, 1, 1,
-                                    [&] { begin(1, depth); }, [&] { prefill(m, states, 0, n, plan.chunk, 2); }}));
+      rows.push_back(bench.measure({at_depth("pp" + std::to_string(n), depth), n, passes, 1, 1, [&] { begin(1); },
+                                    [&] { prefill(m, states, 0, n, plan.chunk, 2); }}));
     }
     for (const int64_t n : plan.decodes) {
       for (const int64_t batch : plan.batches) {
         if (n == 0) continue;
         std::string name = "tg" + std::to_string(n) + (batch > 1 ? "x" + std::to_string(batch) : "");
         rows.push_back(bench.measure({at_depth(std::move(name), depth), n * batch, n, batch, batch,
-                                      [&] { begin(batch, depth); }, [&] { decode(m, states, n, batch, 3); }}));
+                                      [&] { begin(batch); }, [&] { decode(m, states, n, batch, 3); }}));
       }
     }
   }

@@ -1,10 +1,9 @@
 #include "krait/core/tensor.h"
 
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "krait/core/error.h"
+#include "krait/core/memory.h"
 
 namespace krait {
 namespace {
@@ -33,12 +32,9 @@ Tensor Tensor::empty(const Shape& shape, DType dtype) {
   t.shape_ = shape;
   t.dtype_ = dtype;
   set_row_major(shape, t.strides_);
-  const size_t bytes =
-      (static_cast<size_t>(t.nbytes()) + 64 + 63) / 64 * 64;  // slack: kernels may read a vector past the end
-  void* p = std::aligned_alloc(64, bytes);
-  if (p == nullptr) throw Error(ErrorCode::kFailed, "[memory] cannot allocate " + std::to_string(bytes) + " bytes");
-  t.owner_ = std::shared_ptr<const void>(p, [](const void* q) { std::free(const_cast<void*>(q)); });
-  t.data_ = p;
+  std::shared_ptr<void> memory = allocate(static_cast<size_t>(t.nbytes()));
+  t.data_ = memory.get();
+  t.owner_ = std::move(memory);
   return t;
 }
 

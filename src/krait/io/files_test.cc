@@ -1,4 +1,5 @@
 // AtomicFile and MappedFile.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -6,8 +7,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <fstream>
+#include <string>
+#include <vector>
 
 #include "krait/io/atomic_file.h"
 #include "krait/io/mapped_file.h"
@@ -145,6 +150,44 @@ TEST(MappedFile, MapsContentAndOutlivesTheName) {
   ASSERT_EQ(f->bytes().size(), 5u);
   EXPECT_EQ(std::memcmp(f->bytes().data(), "hello", 5), 0);
   EXPECT_EQ(f->path(), p);
+}
+
+// Resident pages of [p, p + bytes), which begins on a page.
+int64_t resident(const void* p, size_t bytes) {
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  std::ifstream maps("/proc/self/smaps");
+  const auto want = fmt::format("{:08x}-", reinterpret_cast<uintptr_t>(p));
+  bool here = false;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.starts_with(want)) here = true;
+    int64_t kib = 0;
+    if (here && std::sscanf(line.c_str(), "Rss: %ld kB", &kib) == 1) return kib * 1024 / static_cast<int64_t>(page);
+  }
+  ADD_FAILURE() << bytes << " bytes at " << want << " are not mapped";
+  return 0;
+}
+
+TEST(MappedFile, ReleasedPagesLeaveMemoryAndKeepTheirContent) {
+  const TestFolder dir;
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const std::string content(64 * page, 'x');
+  const auto f = MappedFile::open(dir.write("a", content));
+  const std::byte* data = f->bytes().data();
+  ASSERT_EQ(std::memcmp(data, content.data(), content.size()), 0);
+  EXPECT_EQ(resident(data, content.size()), 64);
+  MappedFile::release_pages(data + 1, 63 * page);  // the pages at the ends are not wholly inside
+  EXPECT_EQ(resident(data, content.size()), 2);
+  EXPECT_EQ(std::memcmp(data, content.data(), content.size()), 0);
+}
+
+TEST(MappedFile, ReleaseLeavesOtherMemoryAlone) {
+  const TestFolder dir;
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const auto f = MappedFile::open(dir.write("a", std::string(page, 'x')));
+  std::vector<char> own(64 * page, 'y');
+  MappedFile::release_pages(own.data(), own.size());
+  EXPECT_EQ(std::count(own.begin(), own.end(), 'y'), static_cast<std::ptrdiff_t>(own.size()));
+  MappedFile::release_pages(f->bytes().data(), 64 * page);  // runs past the file: another mapping may follow
 }
 
 TEST(MappedFile, APastTheEndVectorIsReadable) {

@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include "krait/core/error.h"
 
@@ -31,6 +34,16 @@ size_t mapping_size(size_t bytes) {
   return (bytes + page - 1) / page * page + page;
 }
 
+// Where files are mapped now: first byte -> bytes.
+struct Mappings {
+  std::mutex mutex;
+  std::map<uintptr_t, size_t> files;
+};
+Mappings& mappings() {
+  static Mappings& m = *new Mappings;  // outlives files mapped by static objects
+  return m;
+}
+
 }  // namespace
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
@@ -52,11 +65,28 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   if (::mmap(whole, size, PROT_READ, MAP_PRIVATE | MAP_FIXED, file.fd, 0) == MAP_FAILED) {
     fail(path, "map", std::strerror(errno));
   }
+  const std::lock_guard lock(mappings().mutex);
+  mappings().files[reinterpret_cast<uintptr_t>(whole)] = size;
   return m;
 }
 
+void MappedFile::release_pages(const void* data, size_t bytes) {
+  const std::lock_guard lock(mappings().mutex);  // held on: the file must not go meanwhile
+  const auto first = reinterpret_cast<uintptr_t>(data);
+  auto file = mappings().files.upper_bound(first);
+  if (file == mappings().files.begin()) return;
+  --file;
+  if (first + bytes > file->first + file->second) return;
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t from = (first + page - 1) / page * page, to = (first + bytes) / page * page;
+  if (from < to) ::madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+}
+
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), mapping_size(size_));
+  if (data_ == nullptr) return;
+  const std::lock_guard lock(mappings().mutex);
+  mappings().files.erase(reinterpret_cast<uintptr_t>(data_));
+  ::munmap(const_cast<std::byte*>(data_), mapping_size(size_));
 }
 
 }  // namespace krait::io

@@ -18,6 +18,10 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
 
+  // Lets the system take back the memory of the whole pages within [data, data + bytes) if they lie in a mapped file;
+  // memory of any other kind is left alone. The bytes stay readable: they are fetched from the file again.
+  static void release_pages(const void* data, size_t bytes);
+
  private:
   MappedFile() = default;
   std::filesystem::path path_;

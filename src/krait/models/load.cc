@@ -8,6 +8,7 @@
 #include <set>
 
 #include "krait/core/error.h"
+#include "krait/io/mapped_file.h"
 
 namespace krait {
 namespace {
@@ -72,6 +73,7 @@ void check_tied_head(const io::Checkpoint& c, const FamilyInfo& f, const ModelSp
   const Tensor a = c.tensor(head), b = c.tensor(table);
   const bool same = a.shape() == b.shape() && a.dtype() == b.dtype() &&
                     (a.bytes() == b.bytes() || std::memcmp(a.bytes(), b.bytes(), static_cast<size_t>(a.nbytes())) == 0);
+  for (const Tensor& t : {a, b}) io::MappedFile::release_pages(t.bytes(), static_cast<size_t>(t.nbytes()));
   if (!same) problems.add(fmt::format("{} differs from {}, but the configuration ties them", head, table));
 }
 
@@ -100,7 +102,7 @@ void check_settings(const ModelSpec& spec) {
 
 }  // namespace
 
-ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const ModelSpec& spec) {
+ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const ModelSpec& spec, ThreadPool* pool) {
   check_settings(spec);
   ParamStore store;
   Problems problems;
@@ -123,10 +125,11 @@ ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const Model
       problems.add(fmt::format("wrong type: {} is {}", src.name, name_of(t.dtype())));
       continue;
     }
-    if (const int64_t n = count_non_finite(t); n > 0) {
+    if (const int64_t n = count_non_finite(t, pool); n > 0) {
       problems.add(fmt::format("not finite: {} of {} values of {} are NaN or infinite", n, t.numel(), src.name));
     }
     if (src.neg_exp) check_negative(t, src.name, problems);
+    if (p.role != ParamRole::kVector) io::MappedFile::release_pages(t.bytes(), static_cast<size_t>(t.nbytes()));
     store.set(p.name, {in_shape(t, p), src.neg_exp});
   }
   check_tied_head(c, f, spec, used, problems);
@@ -143,7 +146,7 @@ LoadedModel load_model(const std::filesystem::path& path, const Runtime& runtime
   m.checkpoint = io::Checkpoint::open(path);
   m.family = &find_family(*m.checkpoint);
   ModelSpec spec = m.family->parse(*m.checkpoint);
-  ParamStore params = load_params(*m.checkpoint, *m.family, spec);
+  ParamStore params = load_params(*m.checkpoint, *m.family, spec, runtime.pool);
   if (cast) cast_matrices(params, spec, *cast);
   m.model = std::make_unique<Model>(std::move(spec), std::move(params), runtime);
   return m;

@@ -12,7 +12,7 @@ namespace krait {
 
 // Matches every parameter of `spec` with a tensor of the checkpoint. Throws one kBadData that lists every missing,
 // extra, misshapen or non-finite tensor.
-ParamStore load_params(const io::Checkpoint&, const FamilyInfo&, const ModelSpec&);
+ParamStore load_params(const io::Checkpoint&, const FamilyInfo&, const ModelSpec&, ThreadPool* pool = nullptr);
 
 struct LoadedModel {
   std::shared_ptr<const io::Checkpoint> checkpoint;

@@ -7,10 +7,18 @@
 #include <cstring>
 
 #include "krait/core/error.h"
+#include "krait/io/mapped_file.h"
 #include "krait/mixers/registry.h"
 
 namespace krait {
 namespace {
+
+// What is packed is not needed where it lay in the file.
+Weight packed(const Runtime& rt, const Tensor& rows, const std::string& name) {
+  Weight w(rt, rows, name);
+  io::MappedFile::release_pages(rows.bytes(), static_cast<size_t>(rows.nbytes()));
+  return w;
+}
 
 // A mixer's view of the store: names below its prefix.
 class PrefixedParams final : public ParamSource {
@@ -21,7 +29,7 @@ class PrefixedParams final : public ParamSource {
   Tensor f32(const std::string& name) const override { return store_.f32(prefix_ + name); }
   Tensor neg_exp(const std::string& name) const override { return store_.neg_exp(prefix_ + name); }
   Weight matmul(const std::string& name) const override {
-    return {runtime_, store_.get(prefix_ + name).value, prefix_ + name};
+    return packed(runtime_, store_.get(prefix_ + name).value, prefix_ + name);
   }
 
  private:
@@ -56,13 +64,14 @@ void check_batch(std::span<const int32_t> ids, const SeqSpans& spans, const Slot
 
 Model::Model(ModelSpec spec, ParamStore params, Runtime runtime)
     : spec_(std::move(spec)), params_(std::move(params)), runtime_(runtime) {
+  // The biggest first: while it is packed, both copies of it are in memory.
+  const char* head = spec_.tie_embeddings ? kEmbeddingName : kHeadName;
+  head_ = packed(runtime_, params_.get(head).value, head);
   for (const SubBlockSpec& b : spec_.blocks) {
     const PrefixedParams source(params_, runtime_, b.prefix);
     blocks_.push_back({load_norm(b.norm), find_mixer(b.mixer).make(b.config, spec_.d_model, source)});
   }
   final_norm_ = load_norm(kFinalNormName);
-  const char* head = spec_.tie_embeddings ? kEmbeddingName : kHeadName;
-  head_ = Weight(runtime_, params_.get(head).value, head);
 }
 
 NormWeights Model::load_norm(const std::string& name) const {
@@ -131,6 +140,7 @@ uint64_t Model::fingerprint() const {
     const Tensor t = widened ? params_.f32(p.name) : param.value;
     mix_text(fmt::format("{} {} {} {}", p.name, t.shape().str(), name_of(t.dtype()), param.neg_exp));
     mix(t.bytes(), static_cast<size_t>(t.nbytes()));
+    io::MappedFile::release_pages(t.bytes(), static_cast<size_t>(t.nbytes()));
   }
   fingerprint_ = h;
   return h;

@@ -1,10 +1,14 @@
 #include "krait/models/param_store.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
 #include "krait/core/error.h"
 #include "krait/core/half.h"
+#include "krait/core/thread_pool.h"
+#include "krait/io/mapped_file.h"
 #include "krait/mixers/registry.h"
 #include "krait/ops/dequantize.h"
 
@@ -111,23 +115,36 @@ Tensor from_f32(const Tensor& t, DType dtype) {
 void cast_matrices(ParamStore& params, const ModelSpec& spec, DType dtype) {
   for (const ParamSpec& p : model_params(spec)) {
     if (p.role == ParamRole::kVector) continue;
-    params.set(p.name, {from_f32(to_f32(params.get(p.name).value), dtype), false});
+    const Tensor from = params.get(p.name).value;
+    params.set(p.name, {from_f32(to_f32(from), dtype), false});
+    io::MappedFile::release_pages(from.bytes(), static_cast<size_t>(from.nbytes()));
   }
 }
 
-int64_t count_non_finite(const Tensor& t) {
-  switch (t.dtype()) {
-    case DType::kF32:
-      return count_exponent<uint32_t>(t.bytes(), t.numel(), 0x7F800000u);
-    case DType::kBF16:
-      return count_exponent<uint16_t>(t.bytes(), t.numel(), 0x7F80u);
-    case DType::kF16:
-      return count_exponent<uint16_t>(t.bytes(), t.numel(), 0x7C00u);
-    case DType::kF64:
-      return count_exponent<uint64_t>(t.bytes(), t.numel(), 0x7FF0000000000000u);
-    default:
-      return is_block_type(t.dtype()) ? count_non_finite_blocks(t) : 0;
-  }
+int64_t count_non_finite(const Tensor& t, ThreadPool* pool) {
+  const auto count = [&](int64_t from, int64_t n) -> int64_t {
+    const std::byte* from_byte = t.bytes() + bytes_of(t.dtype(), from);
+    switch (t.dtype()) {
+      case DType::kF32:
+        return count_exponent<uint32_t>(from_byte, n, 0x7F800000u);
+      case DType::kBF16:
+        return count_exponent<uint16_t>(from_byte, n, 0x7F80u);
+      case DType::kF16:
+        return count_exponent<uint16_t>(from_byte, n, 0x7C00u);
+      case DType::kF64:
+        return count_exponent<uint64_t>(from_byte, n, 0x7FF0000000000000u);
+      default:
+        return is_block_type(t.dtype()) ? count_non_finite_blocks(Tensor::view_of(nullptr, from_byte, {n}, t.dtype()))
+                                        : 0;
+    }
+  };
+  constexpr int64_t kPart = 1 << 18;  // whole blocks of any type
+  const int64_t n = t.numel();
+  if (pool == nullptr || n <= kPart) return count(0, n);
+  std::atomic<int64_t> bad = 0;
+  pool->parallel_for((n + kPart - 1) / kPart,
+                     [&](int64_t i) { bad += count(i * kPart, std::min(kPart, n - i * kPart)); });
+  return bad;
 }
 
 }  // namespace krait

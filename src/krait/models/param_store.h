@@ -9,6 +9,8 @@
 
 namespace krait {
 
+class ThreadPool;
+
 // All parameters of a model, in canonical order and under canonical names (spec/model_spec.h): embedding, blocks with
 // their norms, final norm, head (only if it is not tied).
 std::vector<ParamSpec> model_params(const ModelSpec&);
@@ -41,7 +43,7 @@ Tensor from_f32(const Tensor& t, DType dtype);
 // Converts every matrix and table of the model (not the vectors) to `dtype`.
 void cast_matrices(ParamStore& params, const ModelSpec& spec, DType dtype);
 
-// NaNs and infinities among the elements of a float or block tensor.
-int64_t count_non_finite(const Tensor& t);
+// NaNs and infinities among the elements of a float or block tensor; `pool`: who shares the work, or null.
+int64_t count_non_finite(const Tensor& t, ThreadPool* pool = nullptr);
 
 }  // namespace krait

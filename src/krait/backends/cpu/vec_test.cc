@@ -101,6 +101,15 @@ TEST(Vec, FunctionsAreAccurate) {
   }
 }
 
+// The decays of the scans, which llama.cpp takes one by one from libm.
+TEST(Vec, TrapH4_ExponentialsOfTheScans) {
+  for (const Isa& isa : variants()) {
+    SCOPED_TRACE(isa.name);
+    EXPECT_LE(max_ulps(isa.exp, std::exp, -87.0f, 0.0f), 1.0);
+    EXPECT_LE(max_ulps(isa.exp2, std::exp2, -124.0f, 0.0f), 2.1);
+  }
+}
+
 TEST(Vec, FunctionsAtTheirEnds) {
   for (const Isa& isa : variants()) {
     SCOPED_TRACE(isa.name);

@@ -1,0 +1,145 @@
+#include "krait/core/memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "krait/core/error.h"
+
+namespace krait {
+namespace {
+
+constexpr size_t kHuge = size_t{2} << 20;   // bytes of a huge page
+constexpr size_t kSlab = size_t{32} << 20;  // of a slab, unless one block needs more
+constexpr size_t kKeep = size_t{64} << 20;  // of empty slabs kept for what comes next
+constexpr size_t kBig = size_t{64} << 10;   // of the smallest block that comes from a slab
+constexpr size_t kGrain = 256;              // sizes are multiples: no two blocks share a cache line, few fragments
+
+// Under a checker every block is the system's own, so that it sees what is read too late or too far.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kUseSlabs = false;
+#else
+constexpr bool kUseSlabs = true;
+#endif
+
+[[noreturn]] void fail(size_t bytes) {
+  throw Error(ErrorCode::kFailed, "[memory] cannot allocate " + std::to_string(bytes) + " bytes");
+}
+
+size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+class Slabs {
+ public:
+  std::byte* allocate(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    for (auto& [base, slab] : slabs_) {
+      if (std::byte* p = take(base, slab, bytes)) return p;
+    }
+    const size_t size = std::max(kSlab, round_up(bytes, kHuge));
+    std::byte* base = map(size);
+    Slab& slab = slabs_[base] = {size, 0, {{0, size}}};
+    mapped_ += size;
+    return take(base, slab, bytes);
+  }
+
+  void release(std::byte* p, size_t bytes) noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto at = std::prev(slabs_.upper_bound(p));
+    Slab& slab = at->second;
+    give_back(slab, static_cast<size_t>(p - at->first), bytes);
+    used_ -= bytes;
+    if (slab.used != 0) return;
+    size_t empty = 0;
+    for (const auto& [base, s] : slabs_) empty += s.used == 0 ? s.size : 0;
+    if (empty <= kKeep) return;
+    ::munmap(at->first, slab.size);
+    mapped_ -= slab.size;
+    slabs_.erase(at);
+  }
+
+  MemoryUse use() {
+    const std::lock_guard lock(mutex_);
+    return {mapped_, used_};
+  }
+
+ private:
+  struct Slab {
+    size_t size, used;
+    std::map<size_t, size_t> free;  // offset -> bytes; never adjacent
+  };
+
+  // The first free piece that is long enough; null if there is none.
+  std::byte* take(std::byte* base, Slab& slab, size_t bytes) {
+    if (slab.size - slab.used < bytes) return nullptr;
+    const auto piece = std::ranges::find_if(slab.free, [&](const auto& f) { return f.second >= bytes; });
+    if (piece == slab.free.end()) return nullptr;
+    const auto [offset, length] = *piece;
+    slab.free.erase(piece);
+    if (length > bytes) slab.free.emplace(offset + bytes, length - bytes);
+    slab.used += bytes;
+    used_ += bytes;
+    return base + offset;
+  }
+
+  static void give_back(Slab& slab, size_t offset, size_t bytes) {
+    slab.used -= bytes;
+    auto next = slab.free.lower_bound(offset);
+    if (next != slab.free.end() && next->first == offset + bytes) {
+      bytes += next->second;
+      next = slab.free.erase(next);
+    }
+    if (next != slab.free.begin()) {
+      const auto before = std::prev(next);
+      if (before->first + before->second == offset) {
+        before->second += bytes;
+        return;
+      }
+    }
+    slab.free.emplace(offset, bytes);
+  }
+
+  // Aligned to huge pages. That the system backs it with them is a wish.
+  static std::byte* map(size_t size) {
+    void* whole = ::mmap(nullptr, size + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (whole == MAP_FAILED) fail(size);
+    auto* start = static_cast<std::byte*>(whole);
+    const size_t before = (kHuge - reinterpret_cast<uintptr_t>(start) % kHuge) % kHuge;
+    if (before > 0) ::munmap(start, before);
+    if (before < kHuge) ::munmap(start + before + size, kHuge - before);
+    ::madvise(start + before, size, MADV_HUGEPAGE);
+    return start + before;
+  }
+
+  std::mutex mutex_;
+  std::map<std::byte*, Slab> slabs_;
+  size_t mapped_ = 0, used_ = 0;
+};
+
+// Never destroyed: tensors of static duration may outlive anything.
+Slabs& slabs() {
+  static Slabs& s = *new Slabs;
+  return s;
+}
+
+}  // namespace
+
+std::shared_ptr<void> allocate(size_t bytes) {
+  if (bytes > SIZE_MAX / 2) fail(bytes);
+  if (!kUseSlabs || bytes < kBig) {
+    void* p = std::aligned_alloc(64, round_up(bytes + 64, 64));
+    if (p == nullptr) fail(bytes);
+    return {p, [](void* q) { std::free(q); }};
+  }
+  const size_t size = round_up(bytes + 64, kGrain);
+  std::byte* p = slabs().allocate(size);
+  return {static_cast<void*>(p), [size](void* q) { slabs().release(static_cast<std::byte*>(q), size); }};
+}
+
+MemoryUse slab_memory() { return slabs().use(); }
+
+}  // namespace krait
