@@ -139,15 +139,8 @@ void convert_to_folder(const Args& a, const Source& s, OutFolder& out) {
 }
 
 void convert_to_gguf(const Args& a, const Source& s) {
-  GgufValues extra;
-  if (const io::Gguf* g = s.checkpoint->gguf()) {
-    extra = carried_over(*g);
-  } else if (!a.no_tokenizer) {
-    extra = gguf_vocabulary(s.checkpoint->folder(), s.spec);
-  }
-  if (a.no_tokenizer) std::erase_if(extra, [](const auto& kv) { return kv.first.starts_with("tokenizer."); });
   const Signals signals;
-  save_gguf(s.spec, s.params, a.out, extra, Signals::check);
+  save_gguf(s.spec, s.params, a.out, accompanying_values(*s.checkpoint, s.spec, !a.no_tokenizer), Signals::check);
 }
 
 int convert(const Args& a) {

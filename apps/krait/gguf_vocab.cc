@@ -187,8 +187,6 @@ void add_special_ids(const text::Tokenizer& t, const ModelSpec& spec, GgufValues
   out.emplace_back("tokenizer.ggml.add_eos_token", added(end) && (end != begin || !add_bos || nothing.size() > 1));
 }
 
-}  // namespace
-
 GgufValues gguf_vocabulary(const fs::path& folder, const ModelSpec& spec) {
   if (!text::has_tokenizer(folder)) return {};
   const fs::path json_file = folder / "tokenizer.json", spm_file = sentencepiece_file(folder);
@@ -231,6 +229,15 @@ GgufValues carried_over(const io::Gguf& source) {
     const bool general = key.starts_with("general.") && std::ranges::find(kOfTheFile, key) == kOfTheFile.end();
     if (general || key.starts_with("tokenizer.")) out.emplace_back(key, value);
   }
+  return out;
+}
+
+}  // namespace
+
+GgufValues accompanying_values(const io::Checkpoint& source, const ModelSpec& spec, bool tokenizer) {
+  if (source.gguf() == nullptr) return tokenizer ? gguf_vocabulary(source.folder(), spec) : GgufValues{};
+  GgufValues out = carried_over(*source.gguf());
+  if (!tokenizer) std::erase_if(out, [](const auto& kv) { return kv.first.starts_with("tokenizer."); });
   return out;
 }
 

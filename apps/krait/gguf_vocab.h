@@ -1,16 +1,14 @@
 // A tokenizer's files as the metadata of a GGUF file (spec/gguf.md §6).
 #pragma once
-#include <filesystem>
-
+#include "krait/io/checkpoint.h"
 #include "krait/models/export_gguf.h"
 
 namespace krait::cli {
 
-// The tokenizer of a folder (tokenizer.json, tokenizer.model*) as tokenizer.* keys, padded to the rows of the model's
-// embedding; empty if the folder has none. Throws kBadData if it has no counterpart in GGUF, or does not fit the model.
-GgufValues gguf_vocabulary(const std::filesystem::path& folder, const ModelSpec& spec);
-
-// What a GGUF file says about itself and its tokenizer, to be carried over into another one.
-GgufValues carried_over(const io::Gguf& source);
+// What goes along with a model into a GGUF file: what a GGUF file says about itself and its tokenizer, or the tokenizer
+// of a folder (tokenizer.json, tokenizer.model*) as tokenizer.* keys, padded to the rows of the model's embedding.
+// `tokenizer` false: no tokenizer.* keys. Throws kBadData if the tokenizer has no counterpart in GGUF, or does not fit
+// the model.
+GgufValues accompanying_values(const io::Checkpoint& source, const ModelSpec& spec, bool tokenizer);
 
 }  // namespace krait::cli

@@ -39,6 +39,7 @@ int run(int argc, char** argv) {
   krait::cli::add_verify(root);
   krait::cli::add_state(root);
   krait::cli::add_convert(root);
+  krait::cli::add_quantize(root);
   krait::cli::add_new(root);
   krait::cli::add_tokenize(root);
   krait::cli::add_doctor(root);

@@ -196,9 +196,9 @@ GgufValues gguf_values(const ModelSpec& s) {
 }
 
 void save_gguf(const ModelSpec& s, const ParamStore& params, const std::filesystem::path& out,
-               const GgufValues& tokenizer, const io::Poll& poll) {
+               const GgufValues& tokenizer, const io::Poll& poll, std::optional<int64_t> file_type) {
   GgufValues values = gguf_values(s);
-  values.emplace_back("general.file_type", file_type_of(s, params));
+  values.emplace_back("general.file_type", file_type.value_or(file_type_of(s, params)));
   for (const auto& [key, value] : tokenizer) {
     if (has_key(values, key)) fail_usage("[gguf] the key " + key + " belongs to the model");
   }

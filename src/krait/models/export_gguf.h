@@ -2,6 +2,7 @@
 // our own (docs/formats.md).
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,8 +19,8 @@ GgufValues gguf_values(const ModelSpec&);
 
 // Writes the model: matrices and tables in the types they have in `params`, everything else as F32. `tokenizer`:
 // further keys (tokenizer.*, general.name, …), none of which may be one of the model's. Atomic; an existing file is
-// replaced.
+// replaced. `file_type`: general.file_type; default: by the type of most weights.
 void save_gguf(const ModelSpec&, const ParamStore& params, const std::filesystem::path& out,
-               const GgufValues& tokenizer, const io::Poll& poll = {});
+               const GgufValues& tokenizer, const io::Poll& poll = {}, std::optional<int64_t> file_type = {});
 
 }  // namespace krait

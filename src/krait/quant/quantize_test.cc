@@ -1,0 +1,156 @@
+#include "krait/quant/quantize.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "krait/core/error.h"
+#include "krait/io/gguf.h"
+#include "krait/io/test_folder.h"
+#include "krait/ops/dequantize.h"
+#include "krait/quant/test_specs.h"
+
+namespace krait::quant {
+namespace {
+
+using testing::HasSubstr;
+
+Tensor rows(std::initializer_list<float> values, int64_t K) {
+  Tensor t = Tensor::empty({static_cast<int64_t>(values.size()) / K, K});
+  std::copy(values.begin(), values.end(), t.f32());
+  return t;
+}
+
+TEST(Calibration, MeanSquaresOfEachColumnOverAllRowsSeen) {
+  ActivationStats stats;
+  stats.matmul("w", rows({1, 2, 3, -4}, 2));
+  stats.matmul("w", rows({5, 0}, 2));
+  stats.matmul("v", rows({9, 2, 9, 3}, 2).narrow(1, 1, 1));  // a slice of wider rows
+  EXPECT_THAT(stats.mean_squares("w"), testing::ElementsAre(35.0f / 3, 20.0f / 3));
+  EXPECT_THAT(stats.mean_squares("v"), testing::ElementsAre(6.5f));
+  EXPECT_THAT(stats.mean_squares("u"), testing::IsEmpty());
+  EXPECT_EQ(stats.rows("w"), 3);
+}
+
+// Statistics as a calibration of that model would leave them.
+ActivationStats some_stats(const ModelSpec& s) {
+  ActivationStats stats;
+  for (const ParamSpec& p : model_params(s)) {
+    if (p.role == ParamRole::kVector) continue;
+    Tensor x = Tensor::empty({3, p.shape[-1]});
+    for (int64_t i = 0; i < x.numel(); ++i) x.f32()[i] = static_cast<float>(i % 7) - 3;
+    stats.matmul(p.name, x);
+  }
+  return stats;
+}
+
+TEST(Calibration, StatisticsAreKeptInAFile) {
+  const io::TestFolder folder;
+  const ModelSpec s = test::wide_spec("mamba");
+  const ActivationStats stats = some_stats(s);
+  stats.save(folder.path() / "stats.gguf");
+  const ActivationStats again = ActivationStats::load(folder.path() / "stats.gguf", s);
+  for (const ParamSpec& p : model_params(s)) EXPECT_EQ(again.mean_squares(p.name), stats.mean_squares(p.name));
+  EXPECT_EQ(again.rows(kEmbeddingName), 3);
+}
+
+TEST(Calibration, StatisticsOfAnotherModelAreRefused) {
+  const io::TestFolder folder;
+  const auto refused = [&](const ModelSpec& s) {
+    try {
+      ActivationStats::load(folder.path() / "stats.gguf", s);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kBadData);
+      return std::string(e.what());
+    }
+    return std::string("accepted");
+  };
+  some_stats(test::wide_spec("mamba")).save(folder.path() / "stats.gguf");
+  EXPECT_THAT(refused(test::wide_spec("mamba2")), HasSubstr("another model"));
+  EXPECT_THAT(refused(test::wide_spec("mamba", 320)), HasSubstr("wants 320"));
+  io::write_gguf(folder.path() / "stats.gguf", {{"general.type", std::string("model")}}, {});
+  EXPECT_THAT(refused(test::wide_spec("mamba")), HasSubstr("no activation statistics"));
+}
+
+PlannedTensor planned(const Tensor& w, DType type) {
+  PlannedTensor p;
+  p.name = "w";
+  p.file_name = "w";
+  p.shape = w.shape();
+  p.type = type;
+  return p;
+}
+
+Tensor gaussian(int64_t N, int64_t K) {
+  Rng rng(3);
+  Tensor t = Tensor::empty({N, K});
+  for (int64_t i = 0; i < t.numel(); ++i) t.f32()[i] = static_cast<float>(rng.normal());
+  return t;
+}
+
+TEST(Quantize, ErrorsAreRelativeRmsOfWeightsAndOfOutputs) {
+  ThreadPool pool(2);
+  const Tensor w = gaussian(4, 64);
+  ActivationStats stats;
+  Tensor x = Tensor::zeros({1, 64});
+  for (int64_t k = 0; k < 64; ++k) x.f32()[k] = static_cast<float>(k % 5);
+  stats.matmul("w", x);
+  const QuantizedTensor q = quantize_tensor(w, planned(w, DType::kQ4_0), &stats, pool);
+  const Tensor back = dequantize(q.value);
+  double e = 0, n = 0, we = 0, wn = 0;
+  for (int64_t i = 0; i < w.numel(); ++i) {
+    const double d = static_cast<double>(back.f32()[i]) - static_cast<double>(w.f32()[i]), v = w.f32()[i];
+    const double f = std::pow(x.f32()[i % 64], 2);
+    e += d * d, n += v * v, we += f * d * d, wn += f * v * v;
+  }
+  EXPECT_NEAR(q.error.weights, std::sqrt(e / n), 1e-12);
+  EXPECT_NEAR(q.error.outputs, std::sqrt(we / wn), 1e-12);
+  EXPECT_TRUE(std::isnan(quantize_tensor(w, planned(w, DType::kQ4_0), nullptr, pool).error.outputs));
+}
+
+TEST(Quantize, LargeColumnsAreRoundedWithMoreCare) {
+  ThreadPool pool(2);
+  const Tensor w = gaussian(64, 256);
+  ActivationStats stats;
+  Tensor x = Tensor::empty({1, 256});
+  for (int64_t k = 0; k < 256; ++k) x.f32()[k] = k % 8 == 0 ? 8.0f : 1.0f;
+  stats.matmul("w", x);
+  const auto outputs = [&](const Tensor& value) {
+    const Tensor back = dequantize(value);
+    double e = 0;
+    for (int64_t i = 0; i < w.numel(); ++i) {
+      e += std::pow(static_cast<double>(x.f32()[i % 256]) * static_cast<double>(back.f32()[i] - w.f32()[i]), 2);
+    }
+    return std::sqrt(e);
+  };
+  for (const DType t : {DType::kQ4_0, DType::kQ5_0, DType::kQ4_K, DType::kQ6_K}) {
+    const double with = outputs(quantize_tensor(w, planned(w, t), &stats, pool).value);
+    const double without = outputs(quantize_tensor(w, planned(w, t), nullptr, pool).value);
+    EXPECT_LT(with, 0.9 * without) << name_of(t);
+  }
+}
+
+TEST(Quantize, WhatHasItsTypeAlreadyKeepsItsBits) {
+  ThreadPool pool(1);
+  const Tensor w = from_f32(gaussian(2, 32), DType::kF16);
+  const QuantizedTensor q = quantize_tensor(w, planned(w, DType::kF16), nullptr, pool);
+  EXPECT_EQ(q.value.bytes(), w.bytes());
+  EXPECT_EQ(q.error.weights, 0);
+}
+
+TEST(Quantize, ValuesBeyondF16AreRefused) {
+  ThreadPool pool(1);
+  Tensor w = gaussian(2, 20);
+  w.f32()[7] = 1e6f;
+  try {
+    quantize_tensor(w, planned(w, DType::kF16), nullptr, pool);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kBadData);
+    EXPECT_THAT(e.what(), HasSubstr("1 values of w"));
+  }
+}
+
+}  // namespace
+}  // namespace krait::quant
