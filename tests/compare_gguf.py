@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Compares GGUF files of block types with llama.cpp, both ways: files written here run there, files written there run here.
 
-usage: compare_gguf.py KRAIT [MODEL...] [--types F16,Q8_0,Q4_K_M] [--bar 1e-3] [--ids 64]
+usage: compare_gguf.py KRAIT [MODEL...] [--types F16,Q8_0,Q4_K_M] [--text FILE] [--bar 1e-3] [--ids 64]
 
 MODEL: a checkpoint, or a shape that `krait new` knows (default: mamba-130m mamba2-130m, random weights). Runs in a Python
 that has numpy, gguf and llama-cpp-python; what is missing is named and skipped. For every file: the mean KL divergence of
-llama.cpp's distributions from Krait's over random ids (the bar is for this one), and of each from Krait's in f32, for scale;
-and whether the gguf package reads every tensor to the bits that Krait reads. Exit code 0: all below the bar.
+llama.cpp's distributions from Krait's over the first ids of the text, random ones without it (the bar is for this one), and
+of each from Krait's in f32, for scale; and whether the gguf package reads every tensor to the bits that Krait reads. Exit code 0: all below the bar.
 """
 import argparse
+import json
 import pathlib
 import re
 import sys
@@ -39,6 +40,7 @@ def divergence(p, q):
 class Compare:
     def __init__(self, arguments, folder):
         self.krait, self.folder, self.bar, self.failures = arguments.krait, folder, arguments.bar, 0
+        self.text = arguments.text
         self.ids = np.random.default_rng(1).integers(0, 8000, arguments.ids).astype(np.int32)
         self.types = arguments.types.split(",")
         self.quantizes = re.search(r"^ +quantize ", run([self.krait, "--help"]), re.M) is not None
@@ -89,6 +91,9 @@ class Compare:
         if not source.exists():
             source = self.folder / "new"
             run([self.krait, "new", name, source])
+        if self.text:
+            ids = json.loads(run([self.krait, "tokenize", source, "-f", self.text, "--json"]))["ids"]
+            self.ids = np.array(ids[: len(self.ids)], np.int32)
         f32, f16 = self.folder / "model.F32.gguf", self.folder / "model.F16.gguf"
         run([self.krait, "convert", source, f32, "--dtype", "f32", "--force"])
         run([self.krait, "convert", source, f16, "--dtype", "f16", "--force"])
@@ -122,6 +127,7 @@ def main():
     parser.add_argument("krait")
     parser.add_argument("models", nargs="*", default=["mamba-130m", "mamba2-130m"])
     parser.add_argument("--types", default="F16,Q8_0,Q4_K_M")
+    parser.add_argument("--text", help="of a model with a tokenizer")
     parser.add_argument("--bar", type=float, default=1e-3)
     parser.add_argument("--ids", type=int, default=64)
     arguments = parser.parse_args()
