@@ -9,8 +9,9 @@
 // Scales of a block: [16] halves d, [16] halves of the offsets' factor, then bytes [groups][16] (ScaleForm).
 // Codes are unsigned; centred types subtract `centre` times the sum of the activations, exactly, in integers.
 //
-// Activations are quantized by row and 32 k: x ≈ dx·q. Panels of MR rows, for each 32 k:
-//   q [8 steps][MR][4] s8   dx [MR] f32   −centre·Σq [groups][MR] s32, if centred   dx·Σq [groups][MR] f32, if offsets
+// Activations are quantized by row and 32 k: x ≈ dx·q. Panels of MR rows are, for each 32 k, words of 4 bytes
+// [words][MR]: 8 steps of q [4] s8, dx f32, −centre·Σq s32 [groups] if centred, dx·Σq f32 [groups] if the type has
+// offsets.
 //
 // y = Σ over groups, ascending, fma((Σ code·q − centre·Σq), dx·s, ·) then, with offsets, fma(dx·Σq, offset, ·):
 // kernels/reference/block_matmul.h, to the bit, whatever the tile.
