@@ -8,7 +8,7 @@
 namespace krait {
 
 // Tokens of one forward pass: enough for full matmul speed, few enough that activations stay small.
-inline constexpr int64_t kPrefillChunk = 512;
+inline constexpr int64_t kPrefillChunk = 256;
 
 // Reads `ids` on top of the state in `slot`, at most `chunk` tokens a pass, and hands over the logits of each pass:
 // visit(first, logits [n, V_pad]) for the tokens first .. first+n-1. The result does not depend on `chunk`.
