@@ -21,8 +21,10 @@ constexpr size_t kBig = size_t{64} << 10;   // of the smallest block that comes 
 constexpr size_t kGrain = 256;              // sizes are multiples: no two blocks share a cache line, few fragments
 
 // Under a checker every block is the system's own, so that it sees what is read too late or too far.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // g++
 constexpr bool kUseSlabs = false;
+#elif defined(__has_feature)  // clang++
+constexpr bool kUseSlabs = !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer);
 #else
 constexpr bool kUseSlabs = true;
 #endif
