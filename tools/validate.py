@@ -4,6 +4,7 @@
 usage: tools/validate.py [--shared ../shared] [--only SECTION,...]     after ./dev build; sections: see SECTIONS below.
 """
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -183,7 +184,29 @@ def section_big(shared):
                   f"{steady:.2f} | {read:.2f} | {first / (steady + read):.2f} |", flush=True)
 
 
-SECTIONS = ["parity", "goldens", "loss", "verify", "matmul", "memory", "start", "contention", "length", "big"]
+def section_quality(shared):
+    print("\n## Quantized models: `krait quantize MODEL OUT --type T --eval TEXT --report R.json`, nothing calibrated")
+    print("| model | type | MB | text | mean KL | perplexity | same best token | KL after 1k, 10k, 100k tokens | state after them |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(shared / "data" / "corpora" / "books-valid.tar.xz") as tar:
+            tar.extractall(folder)
+        books = pathlib.Path(folder, "books.txt")
+        books.write_text("\n\n".join(b.read_text() for b in sorted(pathlib.Path(folder).rglob("*.txt"))))
+        texts = {"books": books, "wikitext-2": shared / "data" / "corpora" / "wikitext-2-test.txt"}
+        for model, kind, (name, text) in itertools.product(BOOKS, ("Q8_0", "Q4_K_M"), texts.items()):
+            report = pathlib.Path(folder, "report.json")
+            drift = 100_000 if name == "books" else 0
+            run(KRAIT, "quantize", shared / "data" / "models" / model, pathlib.Path(folder, "out.gguf"), "--force", "--type", kind,
+                "--eval", text, "--eval-tokens", "65536", "--drift", str(drift), "--report", report)
+            r = json.loads(report.read_text())
+            e, points = r["evaluation"], [p for p in r["drift"] if p["tokens"] in (1000, 10_000, 100_000)]
+            print(f"| {model} | {kind} | {r['bytes'] / 1e6:.2f} | {name} | {e['mean_kl']:.2e} | {100 * e['perplexity_change']:+.3f} % | "
+                  f"{100 * e['same_top']:.2f} % | {', '.join(format(p['mean_kl'], '.1e') for p in points)} | "
+                  f"{', '.join(format(p['state_relative_rms'], '.3f') for p in points)} |", flush=True)
+
+
+SECTIONS = ["parity", "goldens", "loss", "verify", "matmul", "memory", "start", "contention", "length", "big", "quality"]
 
 
 def main():
