@@ -1,5 +1,5 @@
 // Matmul against the measured limits: the time that reading the weight once or the arithmetic takes at least, whichever
-// is longer, over the measured time. Columns "pack": how fast a weight is brought into the kernels' layout.
+// is longer, over the measured time. Rows "pack": bringing the weight into the kernels' layout against copying it.
 //   matmul_bench [threads [rounds [type]]]
 #include <fmt/format.h>
 
@@ -63,7 +63,8 @@ void print(const Row& row, double seconds, const Roofline& roof) {
   const double work = 2.0 * static_cast<double>(row.M * w.N * w.K);
   const double read = bytes / roof.read_gb_per_s, compute = work / roof.*(w.mode->peak) * w.mode->parts;
   const bool stream = read > compute;
-  const double bound = row.M == 0 ? bytes / roof.copy_gb_per_s : stream ? read : compute;
+  const double copy = (bytes + static_cast<double>(w.raw.nbytes())) / roof.copy_gb_per_s;
+  const double bound = row.M == 0 ? copy : stream ? read : compute;
   fmt::print("| {:<11} | {:>4} | {:5} | {:4} | {:6.1f} {:<6} | {:10.0f} % |\n", w.mode->name,
              row.M == 0 ? "pack" : std::to_string(row.M), w.N, w.K, (stream ? bytes : work) / seconds * 1e-9,
              stream ? "GB/s" : "GF/s", 100 * bound * 1e-9 / seconds);

@@ -4,7 +4,20 @@
 
 namespace krait::KRAIT_ISA {
 
-constexpr uint8_t kIq4Unsigned[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+// The values of a table type with its centre added: whole, and as two numbers of 4 bits, value = low + 16·high.
+struct Iq4Table {
+  uint8_t whole[16], low[16], high[16];
+};
+constexpr Iq4Table make_iq4_table() {
+  Iq4Table t{};
+  for (int i = 0; i < 16; ++i) {
+    t.whole[i] = static_cast<uint8_t>(kIq4Values[i] + 128);
+    t.low[i] = t.whole[i] & 15;
+    t.high[i] = t.whole[i] >> 4;
+  }
+  return t;
+}
+constexpr Iq4Table kIq4Table = make_iq4_table();
 
 KRAIT_INLINE IVec broadcast_i(const char* p) {
   int v;
@@ -27,7 +40,7 @@ KRAIT_INLINE void dot(IVec (&sum)[MR][NV], const char* x, const char* w, int64_t
     IVec code[NV];
     KRAIT_UNROLL for (int v = 0; v < NV; ++v) {
       code[v] = unpack<f.bits>(w + strip_at(v, stride, 32), j);
-      if constexpr (f.table) code[v] = look_up(kIq4Unsigned, code[v]);
+      if constexpr (f.table) code[v] = look_up(kIq4Table.whole, code[v]);
     }
     KRAIT_UNROLL for (int m = 0; m < MR; ++m) {
       const IVec q = broadcast_i(x + 4 * (j * MR + m));
@@ -36,9 +49,6 @@ KRAIT_INLINE void dot(IVec (&sum)[MR][NV], const char* x, const char* w, int64_t
   }
 }
 #else
-constexpr uint8_t kIq4Low[16] = {1, 8, 13, 15, 15, 13, 10, 6, 1, 13, 9, 6, 5, 5, 9, 1};
-constexpr uint8_t kIq4High[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 13, 15};
-
 // Without VNNI products are summed in 16 bits, as many as cannot saturate: 2·2^bits·127 a step. Codes of 8 bits go as
 // two of 4, whose sums are put together afterwards.
 template <DType kType, int kSteps, int MR, int NV>
@@ -55,8 +65,8 @@ KRAIT_INLINE void dot(IVec (&sum)[MR][NV], const char* x, const char* w, int64_t
         if constexpr (kParts == 1) {
           code[0][v] = c;
         } else {
-          code[0][v] = f.table ? look_up(kIq4Low, c) : bit_and(c, set1_i8(15));
-          code[1][v] = f.table ? look_up(kIq4High, c) : bit_and(shift_right(c, 4), set1_i8(15));
+          code[0][v] = f.table ? look_up(kIq4Table.low, c) : bit_and(c, set1_i8(15));
+          code[1][v] = f.table ? look_up(kIq4Table.high, c) : bit_and(shift_right(c, 4), set1_i8(15));
         }
       }
       KRAIT_UNROLL for (int m = 0; m < MR; ++m) {
@@ -65,6 +75,7 @@ KRAIT_INLINE void dot(IVec (&sum)[MR][NV], const char* x, const char* w, int64_t
           KRAIT_UNROLL for (int v = 0; v < NV; ++v) {
             const IVec product = mul_u8_i8(code[k][v], q);
             part[k][m][v] = j == i ? product : add_i16(part[k][m][v], product);
+            asm("" : "+v"(part[k][m][v]));  // added now: the compiler would rather keep all products until the end
           }
         }
       }
