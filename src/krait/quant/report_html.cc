@@ -21,6 +21,11 @@ th:first-child, td:first-child, .text { text-align: left; }
 dl { display: grid; grid-template-columns: max-content auto; gap: .1em 1.2em; } dt { color: #555; }
 )";
 
+// Mamba-3 rotates keys and queries by an angle that is summed up over the text.
+constexpr const char* kAngleNote =
+    " The states k and ssm stand in a frame that turns with the phase: where phases have drifted apart they differ, "
+    "though the outputs, which see angles between tokens only, may not. The KL tells.";
+
 std::string escape(const std::string& s) {
   std::string out;
   for (const char c : s) {
@@ -79,11 +84,12 @@ std::string summary(const Report& r) {
 
 std::string drift_table(const Report& r) {
   if (r.drift.empty()) return "";
+  const bool angles = std::ranges::any_of(r.drift.front().states, &StateDrift::angle);
   std::string s = fmt::format(
       "<h2>Drift</h2>\n<p>Both models read the text, again and again, without a reset. State: relative RMS difference "
-      "of all states together. KL: mean over the {} tokens before.</p>\n<table><tr><th>tokens</th><th>KL</th>"
+      "of all states together. KL: mean over the {} tokens before.{}</p>\n<table><tr><th>tokens</th><th>KL</th>"
       "<th>state</th><th class=\"text\">states that differ most</th></tr>\n",
-      kDriftWindow);
+      kDriftWindow, angles ? kAngleNote : "");
   for (const DriftPoint& p : r.drift) {
     std::vector<StateDrift> worst = p.states;
     std::ranges::stable_sort(worst, [](const auto& a, const auto& b) { return a.error > b.error; });
