@@ -28,12 +28,12 @@ class CliBeams : public CliTest {
 TEST_F(CliBeams, LimitsAreUsageErrorsThatStateThem) {
   const Finished beams = krait({"run", model(), "-p", "a", "--beams", "1000000"});
   EXPECT_EQ(beams.code, 2);
-  EXPECT_THAT(beams.err, HasSubstr("--beams is 1000000, expected 1 to 512"));
-  const Finished parallel = krait({"run", model(), "-p", "a", "-N", "513"});
+  EXPECT_THAT(beams.err, HasSubstr("--beams is 1000000, expected 1 to 256"));
+  const Finished parallel = krait({"run", model(), "-p", "a", "-N", "257"});
   EXPECT_EQ(parallel.code, 2);
-  EXPECT_THAT(parallel.err, HasSubstr("--parallel is 513, expected 1 to 512"));
-  EXPECT_EQ(krait({"run", model(), "-p", "a", "-N", "512", "-n", "1"}).code, 0);
-  EXPECT_EQ(krait({"run", model(), "-p", "a", "--beams", "512", "-n", "2"}).code, 0);
+  EXPECT_THAT(parallel.err, HasSubstr("--parallel is 257, expected 1 to 256"));
+  EXPECT_EQ(krait({"run", model(), "-p", "a", "-N", "256", "-n", "1"}).code, 0);
+  EXPECT_EQ(krait({"run", model(), "-p", "a", "--beams", "256", "-n", "2"}).code, 0);
 }
 
 // One beam is greedy decoding, whatever changes the logits.

@@ -148,8 +148,8 @@ void add_run_options(Command& c, RunArgs& a) {
   c.list("--stop", a.stop, "end before this text; repeatable");
   c.list("--stop-id", a.stop_id, "end at this token; repeatable, or 1,2,3");
   c.flag("--ignore-eos", a.ignore_eos, "never choose a token that ends the text");
-  c.option("-N,--parallel", a.parallel, "texts to write, at most 512; the prompt is read once");
-  c.option("--beams", a.beams, "beam search with that many beams instead of random draws; at most 512");
+  c.option("-N,--parallel", a.parallel, "texts to write, at most 256; the prompt is read once");
+  c.option("--beams", a.beams, "beam search with that many beams instead of random draws; at most 256");
   c.option("--length-penalty", a.length_penalty, "beams are ranked by log probability / length^this");
   c.option("--logprobs", a.logprobs, "with --json: log probabilities of the chosen tokens and of the K likeliest");
   c.option("--save-state", a.save_state, "write the state after the last token to this file");
