@@ -19,7 +19,7 @@ namespace krait::cli {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kShippedName = "mamba3-books-12m";
+constexpr const char* kShippedName = "mamba3-books-12m/mamba3-books-12m-Q8_0.gguf";
 
 text::GgufVocab gguf_vocab(const io::Gguf& g) {
   text::GgufVocab v;
@@ -105,7 +105,7 @@ std::string shipped_model() {
   const fs::path here = program_folder();
   for (const fs::path& p :
        {here / ".." / "models" / kShippedName, here / ".." / "share" / "krait" / "models" / kShippedName}) {
-    if (fs::exists(p / "config.json")) return p.lexically_normal().string();
+    if (fs::exists(p)) return p.lexically_normal().string();
   }
   fail_usage("[model] no MODEL was given and the shipped one is not beside the program (models/" +
              std::string(kShippedName) + ")");
