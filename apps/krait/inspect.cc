@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "json_out.h"
+#include "krait/infer/score.h"
 #include "session.h"
 
 namespace krait::cli {
@@ -67,6 +68,37 @@ ordered_json weight_types(const ParamStore& params) {
   return j;
 }
 
+// Parameters of a model on which a whole pass is measured: about 0.1 s. In a bigger one, activations are small beside
+// the weights, and counting them will do.
+constexpr int64_t kMeasured = int64_t{32} << 20;
+
+// What a run adds to a loaded model: the state, and a pass over `tokens`, at its peak. Reads tokens as a run would.
+int64_t working_bytes(const Session& s, int64_t tokens) {
+  const Model& m = s.model();
+  const Resident loaded = resident_now();
+  if (s.tokenizer) s.tokenizer->encode("It was a dark and stormy night;", {});  // fills its caches
+  SlotStore states(m.state_specs(), 1);
+  m.reset_state(states, 0);
+  const bool measured = m.param_count() <= kMeasured && peak_resident() > 0;
+  const int64_t n = measured ? tokens : 1, last = n - 1;
+  std::vector<int32_t> ids;  // from all over the vocabulary: rows of the embedding are pages of the file
+  for (int64_t i = 0; i < n; ++i) ids.push_back(static_cast<int32_t>(i * m.vocab_size() / n));
+  const Tensor logits = m.forward(ids, SeqSpans::one(n, 0), states, {&last, 1});
+  if (measured) return std::max<int64_t>(peak_resident() - loaded.total(), 0);
+  return (resident_now() - loaded).total() + m.activation_bytes(tokens);
+}
+
+// What `krait run` holds, in bytes, by what it is for (traps J5, A11). Measured on this process, which loads the model
+// as it would: how pages are rounded, shared and given back is the system's affair.
+ordered_json memory(const Session& s) {
+  const Resident model = s.with_model - s.before;
+  return {{"program_bytes", s.before.total()},
+          {"weights_bytes", model.own},  // packed for the kernels
+          {"mapped_file_bytes", model.file},
+          {"tokenizer_bytes", (s.with_tokenizer - s.with_model).total()},
+          {"working_bytes", working_bytes(s, kPrefillChunk)}};
+}
+
 ordered_json describe(const Session& s) {
   const Model& m = s.model();
   const ModelSpec& spec = m.spec();
@@ -95,8 +127,10 @@ ordered_json describe(const Session& s) {
   j["weight_bytes"] = weight_bytes;
   j["weight_types"] = weight_types(m.params());
   j["state_bytes_per_sequence"] = state_bytes;
-  // Weights once in packed form, one state, and the activations of one prefill pass (traps J5, A11).
-  j["memory_estimate_bytes"] = m.resident_bytes() + state_bytes + m.activation_bytes(512);
+  j["memory"] = memory(s);
+  int64_t sum = 0;
+  for (const auto& part : j["memory"]) sum += part.get<int64_t>();
+  j["memory_estimate_bytes"] = sum;
   j["fingerprint"] = [&] {
     char h[17];
     std::snprintf(h, sizeof h, "%016llx", static_cast<unsigned long long>(m.fingerprint()));
@@ -116,7 +150,8 @@ ordered_json describe(const Session& s) {
 
 void print_text(const ordered_json& j) {
   for (const auto& [key, value] : j.items()) {
-    if (key == "tensors" || key == "state_of_a_layer" || key == "mixer_config" || key == "weight_types") continue;
+    const bool below = key == "tensors" || key == "state_of_a_layer" || key == "memory";
+    if (below || key == "mixer_config" || key == "weight_types") continue;
     std::string text = value.is_string() ? value.get<std::string>() : value.dump();
     if (key.find("bytes") != std::string::npos) text += "  (" + human(value.get<int64_t>()) + ")";
     std::printf("%-26s %s\n", key.c_str(), text.c_str());
@@ -127,6 +162,10 @@ void print_text(const ordered_json& j) {
   for (const auto& [type, share] : j["weight_types"].items()) {
     std::printf("  %-8s %5lld tensors %14lld parameters  %s\n", type.c_str(), share["tensors"].get<long long>(),
                 share["parameters"].get<long long>(), human(share["bytes"].get<int64_t>()).c_str());
+  }
+  std::printf("memory of 'krait run', with a prompt of %lld tokens or more:\n", static_cast<long long>(kPrefillChunk));
+  for (const auto& [key, value] : j["memory"].items()) {
+    std::printf("  %-24s %s\n", key.c_str(), (value.dump() + "  (" + human(value.get<int64_t>()) + ")").c_str());
   }
   std::printf("state of a layer:\n");
   for (const auto& t : j["state_of_a_layer"]) {

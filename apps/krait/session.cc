@@ -156,7 +156,9 @@ Session open_session(const ModelArgs& a, NeedTokenizer need) {
                                                           : std::optional(DType::kF16);
   const std::string path = a.model.empty() ? shipped_model() : a.model;
   const SlowNotice notice("loading " + path);
+  s.before = resident_now();
   s.loaded = load_model(path, rt, cast);
+  s.with_model = resident_now();
   if (need != NeedTokenizer::kNo) {
     s.tokenizer = a.tokenizer.empty() ? find_tokenizer(*s.loaded.checkpoint) : open_any_tokenizer(a.tokenizer);
   }
@@ -164,6 +166,7 @@ Session open_session(const ModelArgs& a, NeedTokenizer need) {
     fail_data("[tokenizer] " + s.loaded.checkpoint->path().string() +
               " has no tokenizer (tokenizer.json or tokenizer.model); name one with --tokenizer");
   }
+  s.with_tokenizer = resident_now();
   check_session(a, s);
   return s;
 }

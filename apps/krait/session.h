@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "krait/models/load.h"
 #include "krait/text/tokenizer.h"
+#include "resident.h"
 
 namespace krait::cli {
 
@@ -30,7 +31,8 @@ void add_model_options(Command& command, ModelArgs& args, bool positional, bool 
 struct Session {
   std::unique_ptr<ThreadPool> pool;
   LoadedModel loaded;
-  std::unique_ptr<text::Tokenizer> tokenizer;  // null if `open_session` was told to do without, or there is none
+  Resident before, with_model, with_tokenizer;  // memory as the parts came
+  std::unique_ptr<text::Tokenizer> tokenizer;   // null if `open_session` was told to do without, or there is none
 
   const Model& model() const { return *loaded.model; }
   // Ids that may be sampled: below the model's vocabulary and known to the tokenizer.

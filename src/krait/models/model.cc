@@ -111,14 +111,17 @@ int64_t Model::resident_bytes() const {
 
 int64_t Model::activation_bytes(int64_t tokens) const {
   int64_t widest = 0;  // floats a token that live at once inside one sub-block: inputs and outputs of its matmuls
+  int64_t packed = 0;  // of the widest input, which the kernels arrange anew
   for (const SubBlockSpec& b : spec_.blocks) {
     int64_t width = 0;
     for (const ParamSpec& p : find_mixer(b.mixer).params(b.config, spec_.d_model)) {
-      if (p.role == ParamRole::kMatmul) width += p.shape[0] + p.shape[1];
+      if (p.role != ParamRole::kMatmul) continue;
+      width += p.shape[0] + p.shape[1];
+      packed = std::max(packed, p.shape[1]);
     }
     widest = std::max(widest, width);
   }
-  return (widest + 2 * spec_.d_model) * tokens * size_of(DType::kF32);
+  return (widest + packed + 2 * spec_.d_model) * tokens * size_of(DType::kF32);
 }
 
 uint64_t Model::fingerprint() const {
