@@ -34,6 +34,16 @@ TEST_F(CliTest, WrongUsageIsExitCode2WithAReason) {
                                             {"bench", "roofline", "-p", "5"},
                                             {"bench", "-p", "0", "-n", "0"},
                                             {"bench", "--chunk", "0"},
+                                            {"bench", "-p", "0", "-n", "4611686018427387904", "-b", "4"},
+                                            {"bench", "-p", "0", "-n", "67108864", "-b", "2"},
+                                            {"bench", "-p", "4611686018427387904"},
+                                            {"bench", "-d", "4611686018427387904"},
+                                            {"bench", "-b", "1000000"},
+                                            {"bench", "-r", "4611686018427387904"},
+                                            {"bench", "--chunk", "4611686018427387904"},
+                                            {"bench", "-n", "0", "-b", "7"},
+                                            {"bench", "-p", "0", "--chunk", "7"},
+                                            {"bench", "--tokenizer", "x"},
                                             {"tokenize", "-p", "a", "-f", "b"},
                                             {"tokenize", "-p", "a", "--decode", "--json"},
                                             {"tokenize", "-p", "a", "--pieces", "--json"},
@@ -115,7 +125,8 @@ TEST_F(CliTest, BenchProfileAccountsForThePass) {
       EXPECT_GE(op["share"].get<double>(), 0);
     }
     EXPECT_NEAR(share, 1, 1e-6);
-    EXPECT_THAT(ops, testing::IsSupersetOf({"matmul head", "matmul in_proj", "norm", "embed", "outside kernels"}));
+    EXPECT_THAT(
+        ops, testing::IsSupersetOf({"matmul head (f32)", "matmul in_proj (f32)", "norm", "embed", "outside kernels"}));
   }
 }
 

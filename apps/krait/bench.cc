@@ -20,23 +20,39 @@ struct Args {
   bool json = false, no_roofline = false;
 };
 
-void check(const Args& a) {
-  const auto all_at_least = [](const std::vector<int64_t>& v, int64_t least, const char* what) {
+constexpr int64_t kMostTokens = int64_t{1} << 26;  // ids of a run, made before it: 256 MiB
+constexpr int64_t kMostBatch = 4096, kMostRepeats = 100000, kMostChunk = 65536;
+
+// `c` tells what was given: options that the rest makes meaningless are refused (trap G6).
+void check(const Args& a, const Command& c) {
+  const auto in_range = [](const std::vector<int64_t>& v, int64_t least, int64_t most, const char* what) {
     for (const int64_t x : v) {
-      if (x < least) fail_usage(std::string("[bench] ") + what + " is " + std::to_string(x));
+      if (x < least || x > most) {
+        fail_usage(std::string("[bench] ") + what + " is " + std::to_string(x) + ", expected " + std::to_string(least) +
+                   " to " + std::to_string(most));
+      }
     }
   };
   const BenchPlan& p = a.plan;
-  all_at_least(p.prompts, 0, "-p");
-  all_at_least(p.decodes, 0, "-n");
-  all_at_least(p.batches, 1, "-b");
-  all_at_least(p.depths, 0, "-d");
-  all_at_least({p.repeats}, 1, "-r");
-  all_at_least({p.chunk}, 1, "--chunk");
+  in_range(p.prompts, 0, kMostTokens, "-p");
+  in_range(p.decodes, 0, kMostTokens, "-n");
+  in_range(p.batches, 1, kMostBatch, "-b");
+  in_range(p.depths, 0, kMostTokens, "-d");
+  in_range({p.repeats}, 1, kMostRepeats, "-r");
+  in_range({p.chunk}, 1, kMostChunk, "--chunk");
+  const int64_t steps = std::ranges::max(p.decodes), batch = std::ranges::max(p.batches);
+  if (steps * batch > kMostTokens) {
+    fail_usage("[bench] -n " + std::to_string(steps) + " of -b " + std::to_string(batch) + " sequences are " +
+               std::to_string(steps * batch) + " tokens, expected at most " + std::to_string(kMostTokens));
+  }
   const auto none = [](const std::vector<int64_t>& v) {
     return std::ranges::all_of(v, [](int64_t n) { return n == 0; });
   };
   if (none(p.prompts) && none(p.decodes)) fail_usage("[bench] with -p 0 and -n 0 there is nothing to measure");
+  if (none(p.decodes) && c.given("--batch")) fail_usage("[bench] -b has no effect: with -n 0 nothing is decoded");
+  if (none(p.prompts) && none(p.depths) && c.given("--chunk")) {
+    fail_usage("[bench] --chunk has no effect: with -p 0 and no -d no prompt is read");
+  }
 }
 
 ordered_json to_json(const Roofline& r) {
@@ -120,11 +136,11 @@ std::string cell(double v, const char* format) {
 
 void print_profile(const Model& m, const BenchRow& r) {
   std::printf("\n%s, a pass of %.0f µs\n\n", r.test.c_str(), 1e6 * r.profiled_seconds / static_cast<double>(r.passes));
-  std::printf("| %-26s | %6s | %10s | %7s | %7s | %8s | %8s |\n", "kernel", "calls", "us", "share", "GB/s", "GFLOP/s",
+  std::printf("| %-30s | %6s | %10s | %7s | %7s | %8s | %8s |\n", "kernel", "calls", "us", "share", "GB/s", "GFLOP/s",
               "of bound");
-  std::printf("|:---------------------------|-------:|-----------:|--------:|--------:|---------:|---------:|\n");
+  std::printf("|:-------------------------------|-------:|-----------:|--------:|--------:|---------:|---------:|\n");
   for (const OpRow& o : op_rows(m, r)) {
-    std::printf("| %-26s | %6.0f | %10.1f | %6.1f%% | %7s | %8s | %8s |\n", o.name.c_str(), o.calls, o.microseconds,
+    std::printf("| %-30s | %6.0f | %10.1f | %6.1f%% | %7s | %8s | %8s |\n", o.name.c_str(), o.calls, o.microseconds,
                 100 * o.share, cell(o.gb_per_s, "%.1f").c_str(), cell(o.gflops, "%.1f").c_str(),
                 cell(100 * o.of_bound, "%.0f%%").c_str());
   }
@@ -151,8 +167,8 @@ void print_table(const Args& a, const Session& s, const std::vector<BenchRow>& r
   }
 }
 
-int bench(Args& a) {
-  check(a);
+int bench(Args& a, const Command& c) {
+  check(a, c);
   a.plan.roofline = !a.no_roofline;
   if (a.plan.profile) a.model.wrap = profiled;
   const Session s = open_session(a.model, NeedTokenizer::kNo);
@@ -187,7 +203,7 @@ void add_bench(Command& root) {
   auto a = std::make_shared<Args>();
   Command c =
       root.subcommand("bench", "Measure prefill (pp) and decode (tg) speed; 'bench roofline': the machine's limits");
-  add_model_options(c, a->model, true, false);
+  add_model_options(c, a->model, true, false, {.tokenizer = false});
   c.list("-p,--prompt", a->plan.prompts, "prompt lengths, 0: none");
   c.list("-n,--tokens", a->plan.decodes, "decode lengths, 0: none");
   c.list("-b,--batch", a->plan.batches, "sequences decoded together");
@@ -201,11 +217,12 @@ void add_bench(Command& root) {
   c.footer(
       "pp512: a prompt of 512 tokens; tg128: 128 tokens one by one; tg64x16: 64 tokens each of 16 sequences together;\n"
       "@d8192: after 8192 tokens. The bound of a pass is its matmuls at the measured arithmetic peak or its weights\n"
-      "and states at the measured read bandwidth, whichever is longer; limits are measured between the repeats.");
+      "and states at the measured read bandwidth, whichever is longer; limits are measured between the repeats,\n"
+      "with the instructions of the kernel set that runs. 'bench roofline' measures those of the best set.");
   c.run([a, c] {
-    if (a->model.model != "roofline") return bench(*a);
+    if (a->model.model != "roofline") return bench(*a, c);
     for (const char* o : {"--prompt", "--tokens", "--batch", "--depth", "--repeats", "--chunk", "--profile",
-                          "--no-roofline", "--tokenizer", "--compute", "--weights", "--kernels"}) {
+                          "--no-roofline", "--compute", "--weights", "--kernels"}) {
       if (c.given(o)) fail_usage(std::string("[bench] ") + o + " has no effect on 'roofline'");
     }
     return roofline(a->model.threads, a->json);

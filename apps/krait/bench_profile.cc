@@ -147,7 +147,7 @@ std::string op_name(const Model& m, const OpCost& c) {
   }
   std::string all;
   for (const std::string& n : names) all += (all.empty() ? "" : ", ") + n;
-  return "matmul " + all;
+  return "matmul " + all + " (" + std::string(name_of(c.dtype)) + ")";
 }
 
 double arithmetic_peak(const Roofline& r, DType weights, Compute compute) {

@@ -10,7 +10,7 @@
 
 namespace krait::cli {
 
-// All calls of one kernel; of the matmul, with one shape of weight.
+// All calls of one kernel; of the matmul, with one shape and type of weight.
 struct OpCost {
   const char* kernel = "";
   int64_t N = 0, K = 0;  // matmul: the weight
@@ -26,7 +26,8 @@ const KernelSet& profiled(const KernelSet& inner);
 void start_profile();
 std::vector<OpCost> stop_profile();  // dearest first
 
-// "in_proj", "out_proj", "head": the tensors of the model that have the shape of a matmul; other kernels by their name.
+// "matmul in_proj (bf16)", "matmul head (Q6_K)": the tensors of the model that have the shape of a matmul, and its
+// type; other kernels by their name.
 std::string op_name(const Model&, const OpCost&);
 
 // Operations a second (10^9) that products with weights of this type can reach.

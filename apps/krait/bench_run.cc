@@ -48,36 +48,39 @@ void decode(const Model& m, SlotStore& states, int64_t n, int64_t batch, uint64_
 }
 
 // The least seconds a pass over `tokens` can take: the matmuls at the peak of their arithmetic, or the weights once and
-// the states read and written at the measured bandwidth, whichever is longer.
+// the states read and written at the measured bandwidth, whichever is longer. Without logits the head is not touched.
 double pass_seconds(const Model& m, const Roofline& roof, int64_t tokens, int64_t logit_rows, int64_t states) {
-  double arithmetic = 0;
+  double arithmetic = 0, bytes = static_cast<double>(m.resident_bytes());
   for (const ParamSpec& p : model_params(m.spec())) {
     const bool tied_head = p.role == ParamRole::kTable && m.spec().tie_embeddings;
     if (p.role != ParamRole::kMatmul && !tied_head) continue;
     const DType dtype = m.params().get(p.name).value.dtype();
-    const int64_t rows = tied_head || p.name == kHeadName ? logit_rows : tokens;
+    const bool head = tied_head || p.name == kHeadName;
+    const int64_t rows = head ? logit_rows : tokens;
+    if (rows == 0) {
+      bytes -= static_cast<double>(m.runtime().kernels->packed_weight_bytes(dtype, p.shape[0], p.shape[1]));
+      continue;
+    }
     arithmetic +=
         2.0 * static_cast<double>(rows * p.shape.numel()) / (1e9 * arithmetic_peak(roof, dtype, m.runtime().compute));
   }
-  const int64_t state_bytes = SlotStore::bytes_per_slot(m.state_specs());
-  const double bytes = static_cast<double>(m.resident_bytes() + 2 * states * state_bytes);
+  bytes += static_cast<double>(2 * states * SlotStore::bytes_per_slot(m.state_specs()));
   return std::max(arithmetic, bytes / (1e9 * roof.read_gb_per_s));
 }
 
 // What is timed: `prepare` is not, `run` is.
 struct Test {
   std::string name;
-  int64_t tokens;      // in all
-  int64_t passes;      // forward passes
-  int64_t logit_rows;  // of a pass
-  int64_t sequences;
+  int64_t tokens;                                  // in all
+  int64_t passes;                                  // forward passes
+  std::function<double(const Roofline&)> seconds;  // the least that the run can take
   std::function<void()> prepare, run;
 };
 
 class Bench {
  public:
-  Bench(const BenchPlan& plan, const Model& m) : plan_(plan), model_(m) {
-    if (plan.roofline) meter_ = std::make_unique<RooflineMeter>(*m.runtime().pool);
+  Bench(const BenchPlan& plan, const Model& m) : plan_(plan) {
+    if (plan.roofline) meter_ = std::make_unique<RooflineMeter>(*m.runtime().pool, m.runtime().kernels->name);
   }
 
   BenchRow measure(const Test& t) {
@@ -96,10 +99,7 @@ class Bench {
       row.runs.push_back(static_cast<double>(t.tokens) / seconds);
       look(row);
     }
-    if (row.roof) {
-      const double tokens = static_cast<double>(t.tokens) / static_cast<double>(t.passes);
-      row.bound = tokens / pass_seconds(model_, *row.roof, t.tokens / t.passes, t.logit_rows, t.sequences);
-    }
+    if (row.roof) row.bound = static_cast<double>(t.tokens) / t.seconds(*row.roof);
     return row;
   }
 
@@ -121,9 +121,19 @@ class Bench {
   }
 
   const BenchPlan& plan_;
-  const Model& model_;
   std::unique_ptr<RooflineMeter> meter_;
 };
+
+// The least seconds for a prompt of n tokens in chunks, the last of which has what is left, and logits.
+double prompt_seconds(const Model& m, const Roofline& roof, int64_t n, int64_t chunk) {
+  const int64_t whole = (n - 1) / chunk;
+  const double before = whole > 0 ? static_cast<double>(whole) * pass_seconds(m, roof, chunk, 0, 1) : 0;
+  return before + pass_seconds(m, roof, n - whole * chunk, 1, 1);
+}
+
+double decode_seconds(const Model& m, const Roofline& roof, int64_t n, int64_t batch) {
+  return static_cast<double>(n) * pass_seconds(m, roof, batch, batch, batch);
+}
 
 std::string at_depth(std::string test, int64_t depth) { return depth > 0 ? test + "@d" + std::to_string(depth) : test; }
 
@@ -156,14 +166,16 @@ std::vector<BenchRow> run_bench(const BenchPlan& plan, const Model& m) {
     for (const int64_t n : plan.prompts) {
       if (n == 0) continue;
       const int64_t passes = (n + plan.chunk - 1) / plan.chunk;
-      rows.push_back(bench.measure({at_depth("pp" + std::to_string(n), depth), n, passes, 1, 1, [&] { begin(1); },
-                                    [&] { prefill(m, states, 0, n, plan.chunk, 2); }}));
+      rows.push_back(bench.measure({at_depth("pp" + std::to_string(n), depth), n, passes,
+                                    [&](const Roofline& roof) { return prompt_seconds(m, roof, n, plan.chunk); },
+                                    [&] { begin(1); }, [&] { prefill(m, states, 0, n, plan.chunk, 2); }}));
     }
     for (const int64_t n : plan.decodes) {
       for (const int64_t batch : plan.batches) {
         if (n == 0) continue;
         std::string name = "tg" + std::to_string(n) + (batch > 1 ? "x" + std::to_string(batch) : "");
-        rows.push_back(bench.measure({at_depth(std::move(name), depth), n * batch, n, batch, batch,
+        rows.push_back(bench.measure({at_depth(std::move(name), depth), n * batch, n,
+                                      [&](const Roofline& roof) { return decode_seconds(m, roof, n, batch); },
                                       [&] { begin(batch); }, [&] { decode(m, states, n, batch, 3); }}));
       }
     }

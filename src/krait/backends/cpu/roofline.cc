@@ -9,6 +9,7 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <vector>
 
 #include "krait/backends/cpu/cpu_features.h"
 #include "krait/backends/cpu/isa/roofline.h"
@@ -74,14 +75,24 @@ constexpr RooflineLoops kPlain{plain_multiply_adds<float>,
                                plain_read,
                                plain_copy};
 
-const RooflineLoops& best_loops() {
+// The loops of a kernel set that runs here; else the best.
+const RooflineLoops& loops_of(std::string_view kernels) {
+  struct Variant {
+    std::string_view kernels;
+    const RooflineLoops& loops;
+  };
+  std::vector<Variant> here;  // best first
 #if defined(__x86_64__)
   const CpuFeatures& cpu = cpu_features();
-  if (cpu.avx512_bf16) return avx512_bf16::roofline_loops();
-  if (cpu.avx512) return avx512::roofline_loops();
-  if (cpu.avx2) return avx2::roofline_loops();
+  if (cpu.avx512_bf16) here.push_back({"cpu-avx512-bf16", avx512_bf16::roofline_loops()});
+  if (cpu.avx512) here.push_back({"cpu-avx512", avx512::roofline_loops()});
+  if (cpu.avx2) here.push_back({"cpu-avx2", avx2::roofline_loops()});
 #endif
-  return kPlain;
+  here.push_back({"cpu-scalar", kPlain});
+  for (const Variant& v : here) {
+    if (v.kernels == kernels) return v.loops;
+  }
+  return here.front().loops;
 }
 
 // Times a run on the pool. With one thread by that thread's processor time, which leaves out what other processes took.
@@ -156,10 +167,10 @@ int64_t stream_size() {
 }  // namespace
 
 struct RooflineMeter::Impl {
-  explicit Impl(ThreadPool& p)
+  Impl(ThreadPool& p, std::string_view kernels)
       : pool(p),
         watch(p),
-        loops(best_loops()),
+        loops(loops_of(kernels)),
         f32(watch, loops.f32, loops.f32_ops),
         int8(watch, loops.int8, loops.int8_ops),
         floats(stream_size()),
@@ -194,7 +205,8 @@ struct RooflineMeter::Impl {
   Array array;
 };
 
-RooflineMeter::RooflineMeter(ThreadPool& pool) : impl_(std::make_unique<Impl>(pool)) {}
+RooflineMeter::RooflineMeter(ThreadPool& pool, std::string_view kernels)
+    : impl_(std::make_unique<Impl>(pool, kernels)) {}
 RooflineMeter::~RooflineMeter() = default;
 
 Roofline RooflineMeter::sample() {

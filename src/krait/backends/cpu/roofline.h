@@ -1,12 +1,14 @@
 // What this machine can do at most, measured: the yardstick that speeds are quoted against.
 #pragma once
 #include <memory>
+#include <string_view>
 
 #include "krait/core/thread_pool.h"
 
 namespace krait {
 
-// All threads of the pool together, best of several short runs, with the best instruction set of the CPU.
+// All threads of the pool together, best of several short runs, with the best instruction set of the CPU or that of a
+// kernel set.
 // With one thread, time is that thread's processor time, which leaves out what other processes took; else time of day.
 // A multiply-add counts as two operations; G is 10^9, GB is 10^9 bytes.
 struct Roofline {
@@ -23,7 +25,8 @@ Roofline better(const Roofline& a, const Roofline& b);  // the higher of both in
 // free at most.
 class RooflineMeter {
  public:
-  explicit RooflineMeter(ThreadPool& pool);
+  // `kernels`: the set whose instructions are used, as "cpu-avx2"; any other name: the best of this CPU.
+  explicit RooflineMeter(ThreadPool& pool, std::string_view kernels = {});
   ~RooflineMeter();
   RooflineMeter(const RooflineMeter&) = delete;
   RooflineMeter& operator=(const RooflineMeter&) = delete;

@@ -24,6 +24,11 @@ TEST(Roofline, IsPlausible) {
   EXPECT_LT(r.read_gb_per_s, 1000);
   EXPECT_GT(r.copy_gb_per_s, 0.1);
   EXPECT_LT(r.copy_gb_per_s, 1000);
+  if (!cpu_features().avx2) return;
+  // A set is rated by its own instructions: wide vectors and dot products are not in reach of the scalar one.
+  const Roofline narrow = RooflineMeter(pool, "cpu-scalar").sample();
+  EXPECT_LT(narrow.f32_gflops, 0.9 * r.f32_gflops);
+  EXPECT_EQ(narrow.bf16_gflops, narrow.f32_gflops);
 }
 
 }  // namespace
