@@ -1,4 +1,5 @@
 // krait quantize as a user meets it, and what its measurements mean, on small models of all generations.
+#include "krait/core/error.h"
 #include "krait/io/gguf.h"
 #include "krait/ops/dequantize.h"
 #include "krait/quant/report.h"
@@ -8,6 +9,7 @@ namespace krait::test {
 namespace {
 
 using testing::AllOf;
+using testing::AnyOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -114,6 +116,10 @@ TEST_F(QuantizeTest, WrongUsage) {
                                             {m, path("m.gguf"), "--drift", "5"},
                                             {m, path("m.gguf"), "--effects"},
                                             {m, path("m.gguf"), "--report", path("r.txt")},
+                                            {m, "--explain", "--force"},
+                                            {m, "--explain", "--no-tokenizer"},
+                                            {m, "--explain", "-t", "1"},
+                                            {m, path("m.gguf"), "--kernels", "auto"},
                                             {m, "--explain", "--report", path("r.html")}}) {
     const Finished f = quantize(args);
     EXPECT_EQ(f.code, 2) << testing::PrintToString(args) << f.err;
@@ -124,6 +130,83 @@ TEST_F(QuantizeTest, WrongUsage) {
   EXPECT_EQ(quantize({m, path("there.gguf"), "--force"}).code, 0);
   EXPECT_EQ(quantize({path("absent"), path("m.gguf")}).code, 1);
   EXPECT_FALSE(fs::exists(path("m.gguf")));
+}
+
+TEST_F(QuantizeTest, EveryOutputIsCheckedBeforeAnyWork) {
+  const std::string m = wide(), text = path("text.txt"), out = path("m.gguf");
+  write("text.txt", std::string(5000, 'x'));
+  write("mine.html", "mine");
+  fs::create_symlink(path("nowhere"), path("dangling.html"));
+  const Args base = {m, out, "--calibrate", text};
+  const auto code = [&](const Args& more) {
+    const Finished f = quantize(base + more);
+    EXPECT_NE(f.code, 0) << testing::PrintToString(more);
+    EXPECT_THAT(f.err, AnyOf(HasSubstr("[quantize]"), HasSubstr("[write]")));
+    EXPECT_FALSE(fs::exists(out));
+    return f.code;
+  };
+  EXPECT_EQ(code({"--report", path("mine.html")}), 2);
+  EXPECT_EQ(code({"--save-stats", path("mine.html")}), 2);
+  EXPECT_EQ(code({"--save-stats", out}), 2);
+  EXPECT_EQ(code({"--save-stats", path("r.html"), "--report", path("./r.html")}), 2);
+  for (const std::string& input : {text, m + "/config.json", m + "/model.safetensors", m}) {
+    EXPECT_EQ(code({"--save-stats", input, "--force"}), 2) << input;
+  }
+  EXPECT_EQ(code({"--report", m + "/config.json", "--force"}), 2);
+  EXPECT_EQ(code({"--report", path("no/folder/r.html")}), 1);
+  EXPECT_EQ(code({"--report", path("dangling.html")}), 1);
+  EXPECT_EQ(code({"--save-stats", "/dev/full"}), 1);
+  EXPECT_EQ(code({"--save-stats", path(std::string(300, 'n'))}), 1);
+  const Finished f = quantize({m, path(std::string(300, 'n') + ".gguf")});
+  EXPECT_EQ(f.code, 1);
+  EXPECT_THAT(f.err, HasSubstr("[quantize] OUT cannot be"));
+  EXPECT_EQ(quantize({m, path(std::string(248, 'n') + ".gguf"), "--type", "Q8_0"}).code, 0);  // room for no suffix
+  EXPECT_EQ(read_all(path("mine.html")), "mine");
+}
+
+TEST_F(QuantizeTest, TextsAreCheckedAndReadNoFurtherThanNeeded) {
+  const std::string m = wide();
+  const auto run = [&](const Args& more) {
+    fs::remove(path("m.gguf"));
+    return quantize(Args{m, path("m.gguf"), "--type", "Q8_0"} + more);
+  };
+  write("bad.txt", std::string(100, 'a') + "\xff" + std::string(100, 'a'));
+  write("short.txt", "abc");
+  std::string umlauts = "a";  // a limit of even bytes cuts one in two
+  for (int i = 0; i < 5000; ++i) umlauts += "\xc3\xa4";
+  write("long.txt", umlauts + "\xff");  // beyond what 20 tokens can need
+  Finished f = run({"--calibrate", path("bad.txt")});
+  EXPECT_EQ(f.code, 3);
+  EXPECT_THAT(f.err, HasSubstr("0xFF at offset 100"));
+  EXPECT_EQ(run({"--calibrate", path("bad.txt"), "--lossy-utf8"}).code, 0);
+  EXPECT_EQ(run({"--report", path("r.html"), "--eval", path("bad.txt")}).code, 3);
+  EXPECT_EQ(run({"--calibrate", path("short.txt")}).code, 3);
+  EXPECT_EQ(run({"--calibrate", path("long.txt"), "--tokens", "20"}).code, 0);
+  EXPECT_EQ(run({"--calibrate", path("long.txt")}).code, 3);
+  f = run({"--calibrate", "/dev/zero"});
+  EXPECT_EQ(f.code, 1);
+  EXPECT_THAT(f.err, HasSubstr("neither a file nor a pipe"));
+  ModelSpec small = wide_spec("mamba2");
+  small.vocab_size = small.padded_vocab_size = 64;
+  save_folder(small, random_params(small, 1, DType::kBF16, pool()), path("small"), CheckpointForm::kAuto);
+  f = quantize({path("small"), path("s.gguf"), "--calibrate", path("long.txt"), "--tokenizer", m});
+  EXPECT_EQ(f.code, 3);
+  EXPECT_THAT(f.err, HasSubstr("ids, the model 64"));
+}
+
+TEST_F(QuantizeTest, TrapD6_AFileWithNothingQuantizedIsWarnedOf) {
+  ModelSpec s = tiny_spec("mamba1");
+  s.d_model = 20;
+  for (SubBlockSpec& b : s.blocks) {
+    b.config.set("d_inner", 40);
+    b.config.set("dt_rank", 2);
+  }
+  save_folder(s, random_params(s, 1, DType::kF32, pool()), path("d20"), CheckpointForm::kAuto);
+  const Finished f = quantize({path("d20"), path("m.gguf"), "--type", "Q8_0"});
+  EXPECT_EQ(f.code, 0) << f.err;
+  EXPECT_THAT(f.err, HasSubstr("warning: not one matrix gets a quantized type"));
+  EXPECT_EQ(io::Gguf::open(path("m.gguf"))->integer("general.file_type"), 1);
+  EXPECT_EQ(quantize({path("d20"), path("n.gguf"), "--type", "Q8_0", "--strict"}).code, 2);
 }
 
 TEST_F(QuantizeTest, QuantizedModelsAreRefusedUnlessAskedFor) {
@@ -265,6 +348,17 @@ TEST(Compare, DivergenceAndLossByHand) {
   EXPECT_NEAR(c.max_kl, largest, 1e-9);
   EXPECT_NEAR(c.loss_quantized, loss / 39, 1e-9);
   EXPECT_GT(c.mean_kl, 0);
+}
+
+TEST(Compare, IdsOutsideTheVocabularyAreRefused) {
+  const ModelSpec spec = tiny_spec("mamba1");
+  const Model m(spec, random_params(spec, 1, DType::kF32, pool()), runtime());
+  auto ids = random_ids(300, 29, 7);
+  for (const int32_t bad : {-1, 1'000'000}) {
+    ids[256] = bad;  // the first of the second chunk: a target before it is read
+    EXPECT_THROW(quant::compare(m, m, ids, 0, [](int64_t) {}), Error);
+    EXPECT_THROW(quant::drift(m, m, ids, std::vector<int64_t>{1}, [](int64_t) {}), Error);
+  }
 }
 
 // Trap D2: short tests pass while the state goes astray; the report looks far into a text.

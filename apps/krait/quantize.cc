@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -15,6 +14,7 @@
 #include "krait/models/load.h"
 #include "krait/quant/report.h"
 #include "progress.h"
+#include "quantize_args.h"
 #include "quantize_texts.h"
 #include "session.h"
 #include "terminal.h"
@@ -22,18 +22,8 @@
 namespace krait::cli {
 namespace {
 
-namespace fs = std::filesystem;
 using quant::ActivationStats;
 using quant::PlannedTensor;
-
-struct Args {
-  std::string model, out, type = "Q4_K_M", tokenizer, kernels = "auto";
-  std::string calibrate, stats, save_stats, report, eval;
-  std::vector<std::string> tensor_types;
-  int64_t threads = 0, tokens = 16384, eval_tokens = 8192, drift = 10000;
-  bool pure = false, strict = false, explain = false, effects = false;
-  bool force = false, no_tokenizer = false, allow_requantize = false;
-};
 
 // What is quantized: the model's description and parameters, and what it takes to run it.
 struct Source {
@@ -45,54 +35,7 @@ struct Source {
   std::unique_ptr<text::Tokenizer> tokenizer;  // read only if there is a text
 };
 
-void check_usage(const Args& a, const Command& c) {
-  const auto needs = [&](const char* option, bool given, const char* other) {
-    if (c.given(option) && !given) fail_usage(fmt::format("[quantize] {} acts only with {}", option, other));
-  };
-  needs("--tokens", !a.calibrate.empty(), "--calibrate");
-  needs("--save-stats", !a.calibrate.empty(), "--calibrate");
-  for (const char* option : {"--eval", "--eval-tokens", "--drift", "--effects"}) {
-    needs(option, !a.report.empty(), "--report");
-  }
-  needs("--tokenizer", !a.calibrate.empty() || !a.report.empty(), "--calibrate or --report");
-  for (const char* option : {"--calibrate", "--stats", "--report"}) needs(option, !a.out.empty(), "OUT");
-  if (!a.calibrate.empty() && !a.stats.empty()) fail_usage("[quantize] --stats stands for --calibrate: give one");
-  if (a.pure && !a.tensor_types.empty()) fail_usage("[quantize] --pure leaves no room for --tensor-type");
-  if (a.tokens < 1 || a.eval_tokens < 2 || a.drift < 0) {
-    fail_usage("[quantize] --tokens, --eval-tokens or --drift is too small");
-  }
-  if (!a.report.empty() && !a.report.ends_with(".json") && !a.report.ends_with(".html")) {
-    fail_usage("[quantize] --report '" + a.report + "' must end in .html or .json");
-  }
-}
-
-// Whether OUT may be written, before any work is done.
-void check_out(const Args& a) {
-  if (a.out.empty()) {
-    if (a.explain) return;
-    fail_usage("[quantize] OUT.gguf is missing (--explain alone shows the plan)");
-  }
-  const fs::path out = a.out;
-  std::error_code ignored;
-  if (!a.out.ends_with(".gguf")) fail_usage("[quantize] OUT is '" + a.out + "', expected a name that ends in .gguf");
-  if (fs::is_directory(out)) fail_usage("[quantize] " + a.out + " is a folder; a file is to be written");
-  if (fs::equivalent(out, a.model, ignored)) fail_usage("[quantize] OUT is MODEL itself: " + a.out);
-  if (fs::exists(out) && !a.force) fail_usage("[quantize] " + a.out + " exists already (--force overwrites)");
-}
-
-std::vector<std::pair<std::string, DType>> parse_overrides(const std::vector<std::string>& all) {
-  std::vector<std::pair<std::string, DType>> out;
-  for (const std::string& one : all) {
-    const size_t at = one.rfind('=');
-    if (at == std::string::npos || at == 0) {
-      fail_usage("[quantize] --tensor-type is '" + one + "', expected REGEX=TYPE, as in ssm_out=q6_k");
-    }
-    out.emplace_back(one.substr(0, at), quant::parse_type(one.substr(at + 1)));
-  }
-  return out;
-}
-
-Source open(const Args& a) {
+Source open(const QuantizeArgs& a) {
   Source s;
   s.pool = make_pool(a.threads);
   ModelArgs m;
@@ -114,6 +57,7 @@ Source open(const Args& a) {
   if (!a.calibrate.empty() || !a.report.empty()) {
     s.tokenizer = a.tokenizer.empty() ? find_tokenizer(*s.checkpoint) : open_any_tokenizer(a.tokenizer);
     if (!s.tokenizer) fail_data("[quantize] " + a.model + " has no tokenizer to read a text with; see --tokenizer");
+    check_vocabulary(*s.tokenizer, s.spec.padded_vocab_size);
   }
   return s;
 }
@@ -137,8 +81,9 @@ void print_plan(const std::vector<PlannedTensor>& plan) {
 // Every fallback is said (trap D6), and so is what is risky (trap D2).
 void report_doubts(const std::vector<PlannedTensor>& plan, bool strict) {
   std::string fallbacks;
-  int64_t n = 0, warnings = 0;
+  int64_t n = 0, warnings = 0, blocks = 0;
   for (const PlannedTensor& t : plan) {
+    blocks += is_block_type(t.type) ? 1 : 0;
     warnings += t.warning.empty() ? 0 : 1;
     if (!t.fallback) continue;
     ++n;
@@ -146,6 +91,11 @@ void report_doubts(const std::vector<PlannedTensor>& plan, bool strict) {
   }
   if (n > 0 && strict)
     fail_usage(fmt::format("[quantize] --strict, and {} tensors need another type:{}", n, fallbacks));
+  if (blocks == 0) {
+    const std::string nothing = "not one matrix gets a quantized type (--explain shows why)";
+    if (strict) fail_usage("[quantize] --strict, and " + nothing);
+    std::fprintf(stderr, "warning: %s\n", nothing.c_str());
+  }
   if (n > 0)
     std::fprintf(stderr,
                  "note: %lld tensors have rows that their type does not fit, and get another "
@@ -166,7 +116,7 @@ std::function<void(int64_t)> counting(ProgressBar& bar) {
   };
 }
 
-ActivationStats calibrate(const Args& a, const Source& s, std::span<const int32_t> ids) {
+ActivationStats calibrate(const QuantizeArgs& a, const Source& s, std::span<const int32_t> ids) {
   ActivationStats stats;
   Runtime rt = s.runtime;
   rt.observer = &stats;
@@ -200,7 +150,7 @@ std::vector<int64_t> drift_positions(int64_t last) {
   return out;
 }
 
-void measure(const Args& a, const Source& s, const quant::Quantized& q, const Texts& texts, quant::Report& r) {
+void measure(const QuantizeArgs& a, const Source& s, const quant::Quantized& q, const Texts& texts, quant::Report& r) {
   const Model original(s.spec, s.params, s.runtime), quantized(s.spec, q.params, s.runtime);
   {
     ProgressBar bar("comparing", static_cast<int64_t>(texts.evaluation.size()), "tokens");
@@ -219,7 +169,7 @@ void measure(const Args& a, const Source& s, const quant::Quantized& q, const Te
   }
 }
 
-quant::Report make_report(const Args& a, const Source& s, const std::vector<PlannedTensor>& plan,
+quant::Report make_report(const QuantizeArgs& a, const Source& s, const std::vector<PlannedTensor>& plan,
                           const quant::Quantized& q, const Texts& texts) {
   quant::Report r;
   r.model = a.model;
@@ -235,10 +185,10 @@ quant::Report make_report(const Args& a, const Source& s, const std::vector<Plan
   return r;
 }
 
-int quantize(const Args& a) {
-  check_out(a);
+int quantize(const QuantizeArgs& a) {
   const quant::Mix& mix = quant::find_mix(a.type);
   const quant::MixOptions options{a.pure, parse_overrides(a.tensor_types)};
+  check_outputs(a);
   const Source s = open(a);
   const auto plan = quant::plan(s.spec, s.params, mix, options);
   if (a.explain) print_plan(plan);
@@ -247,7 +197,7 @@ int quantize(const Args& a) {
   const Signals signals;
   Texts texts;
   if (s.tokenizer) {
-    texts = read_texts({a.calibrate, a.eval, a.tokens, a.eval_tokens, !a.report.empty()}, *s.tokenizer);
+    texts = read_texts({a.calibrate, a.eval, a.tokens, a.eval_tokens, !a.report.empty(), a.lossy_utf8}, *s.tokenizer);
   }
   std::optional<ActivationStats> stats;
   if (!a.calibrate.empty()) stats = calibrate(a, s, texts.calibration);
@@ -257,10 +207,15 @@ int quantize(const Args& a) {
   }
   const quant::Quantized q = encode(s, plan, stats ? &*stats : nullptr);
   std::optional<quant::Report> report;
-  if (!a.report.empty()) report = make_report(a, s, plan, q, texts);
+  std::optional<io::AtomicFile> page;
+  if (!a.report.empty()) {
+    report = make_report(a, s, plan, q, texts);
+    page.emplace(a.report);  // on the disk before OUT, named after it: a full disk leaves neither
+    page->write(a.report.ends_with(".json") ? to_json(*report) : to_html(*report));
+  }
   save_gguf(s.spec, q.params, a.out, accompanying_values(*s.checkpoint, s.spec, !a.no_tokenizer), Signals::check,
-            mix.file_type);
-  if (report) io::write_file(a.report, a.report.ends_with(".json") ? to_json(*report) : to_html(*report));
+            quant::file_type_of(mix, plan));
+  if (page) page->commit();
   int64_t weights = 0;
   for (const PlannedTensor& t : plan) weights += t.shape.numel();
   const int64_t bytes = quant::planned_bytes(plan);
@@ -283,7 +238,7 @@ int quantize(const Args& a) {
 }  // namespace
 
 void add_quantize(Command& root) {
-  auto a = std::make_shared<Args>();
+  auto a = std::make_shared<QuantizeArgs>();
   Command c = root.subcommand("quantize", "Write a checkpoint as a GGUF file of fewer bits, with a report");
   std::string types;
   for (const quant::Mix& m : quant::mixes()) types += std::string(types.empty() ? "" : ", ") + m.name;
@@ -305,9 +260,10 @@ void add_quantize(Command& root) {
   c.option("--drift", a->drift, "tokens after which states and KL are compared, at round numbers on the way; 0: none");
   c.flag("--effects", a->effects, "also quantize each tensor alone and measure the KL (slow)");
   c.flag("--allow-requantize", a->allow_requantize, "accept a MODEL that is quantized already");
-  c.flag("--force", a->force, "overwrite OUT");
+  c.flag("--force", a->force, "overwrite OUT and the files of --save-stats and --report");
   c.flag("--no-tokenizer", a->no_tokenizer, "leave the tokenizer out");
   c.option("--tokenizer", a->tokenizer, "tokenizer file or folder for the texts, if not beside the weights");
+  c.flag("--lossy-utf8", a->lossy_utf8, "take texts that are not UTF-8: U+FFFD stands for what is not");
   c.option("-t,--threads", a->threads, "threads; 0: all CPUs this process may use");
   c.option("--kernels", a->kernels, "kernel set (see 'krait doctor'); auto: the best this CPU runs");
   c.footer("Rules, figures and the report: docs/quantization.md.");

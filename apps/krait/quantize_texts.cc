@@ -1,13 +1,21 @@
 #include "quantize_texts.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
 
 #include "krait/core/error.h"
+#include "krait/text/utf8.h"
 #include "session.h"
 
 namespace krait::cli {
 namespace {
 
+constexpr int64_t kMostTokens = int64_t{1} << 40;  // more than any text has; sums of such stay in range
 constexpr const char* kBuiltInName = "built-in text";
 constexpr const char* kBuiltIn =
     "The harbour lay still in the early light, and the boats that had come in during the night were being unloaded "
@@ -37,6 +45,65 @@ std::vector<int32_t> encode(const text::Tokenizer& t, const std::string& text) {
   return t.encode(text, {.add_special = true, .parse_special = false});
 }
 
+// The beginning of a text, as much as is asked for.
+class TextFile {
+ public:
+  explicit TextFile(const std::string& path)
+      : name_(path == "-" ? "standard input" : path), file_(path == "-" ? stdin : std::fopen(path.c_str(), "rb")) {
+    if (!file_) fail(std::strerror(errno));
+    struct stat st{};
+    if (::fstat(::fileno(file_.get()), &st) != 0) fail(std::strerror(errno));
+    if (path != "-" && !S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode)) fail("it is neither a file nor a pipe");
+  }
+
+  // Whole characters, at most `bytes`; more than the last call gave unless ended().
+  std::string first(size_t bytes) {
+    char buffer[1 << 16];
+    while (!ended_ && text_.size() < bytes) {
+      const size_t n = std::fread(buffer, 1, std::min(sizeof buffer, bytes - text_.size()), file_.get());
+      text_.append(buffer, n);
+      if (n > 0) continue;
+      if (std::ferror(file_.get()) != 0) fail(std::strerror(errno));
+      ended_ = true;
+    }
+    size_t end = text_.size();
+    for (size_t back = 1; !ended_ && back <= std::min<size_t>(3, end); ++back) {
+      const auto c = text::decode_utf8(std::string_view(text_).substr(end - back));
+      if (c.status != text::Utf8Status::kIncomplete) continue;
+      end -= back;
+      break;
+    }
+    return text_.substr(0, end);
+  }
+  bool ended() const { return ended_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  [[noreturn]] void fail(const std::string& why) const {
+    throw Error(ErrorCode::kFailed, "[read] cannot read " + name_ + ": " + why);
+  }
+  struct Close {
+    void operator()(std::FILE* f) const {
+      if (f != stdin) std::fclose(f);
+    }
+  };
+  std::string name_, text_;
+  std::unique_ptr<std::FILE, Close> file_;
+  bool ended_ = false;
+};
+
+// At least `tokens` ids from the beginning of a text, or all of it.
+std::vector<int32_t> encode_first(const std::string& path, int64_t tokens, bool lossy, const text::Tokenizer& t) {
+  constexpr size_t kBytesPerToken = 32;  // more than most texts have; if not, more is read
+  const auto wanted =
+      static_cast<size_t>(std::min(tokens, 4 * kMostTokens)) + kLeastCalibration;  // the cut changes the last
+  TextFile file(path);
+  for (size_t bytes = wanted * kBytesPerToken;; bytes *= 4) {
+    auto ids = encode(t, require_utf8(file.first(bytes), file.name(), lossy));
+    if (ids.size() >= wanted || file.ended()) return ids;
+  }
+}
+
 std::vector<int32_t> part(const std::vector<int32_t>& ids, size_t first, int64_t most) {
   const size_t last = std::min(ids.size(), first + static_cast<size_t>(most));
   return {ids.begin() + static_cast<std::ptrdiff_t>(first), ids.begin() + static_cast<std::ptrdiff_t>(last)};
@@ -48,17 +115,22 @@ Texts read_texts(const TextChoice& c, const text::Tokenizer& t) {
   Texts out;
   std::vector<int32_t> rest;
   if (!c.calibrate.empty()) {
-    const std::vector<int32_t> ids = encode(t, read_text(c.calibrate));
     const bool shared = c.evaluate && c.eval.empty();
+    const int64_t calibration = std::min(c.calibration_tokens, kMostTokens);
+    const int64_t wanted = calibration + (shared ? calibration / 4 + std::min(c.evaluation_tokens, kMostTokens) : 0);
+    const std::vector<int32_t> ids = encode_first(c.calibrate, wanted, c.lossy_utf8, t);
     const auto n = static_cast<int64_t>(ids.size()), most = shared ? n - n / 5 : n;
     out.calibration = part(ids, 0, std::min(c.calibration_tokens, most));
-    if (out.calibration.empty()) fail_data("[quantize] " + c.calibrate + " has too few tokens to calibrate on");
+    if (out.calibration.size() < kLeastCalibration) {
+      fail_data("[quantize] " + c.calibrate + " has " + std::to_string(out.calibration.size()) +
+                " tokens to calibrate on, at least " + std::to_string(kLeastCalibration) + " are needed");
+    }
     out.calibration_use = quant::TextUse{c.calibrate, static_cast<int64_t>(out.calibration.size())};
     rest = part(ids, out.calibration.size(), c.evaluation_tokens);
   }
   if (!c.evaluate) return out;
   if (!c.eval.empty()) {
-    out.evaluation = part(encode(t, read_text(c.eval)), 0, c.evaluation_tokens);
+    out.evaluation = part(encode_first(c.eval, c.evaluation_tokens, c.lossy_utf8, t), 0, c.evaluation_tokens);
     out.evaluation_use.name = c.eval;
   } else if (!c.calibrate.empty()) {
     out.evaluation = std::move(rest);

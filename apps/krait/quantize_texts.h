@@ -9,10 +9,12 @@
 
 namespace krait::cli {
 
+inline constexpr int64_t kLeastCalibration = 16;  // tokens; fewer say nothing about columns
+
 struct TextChoice {
-  std::string calibrate, eval;  // files; empty: none, the default
+  std::string calibrate, eval;  // files, "-": standard input; empty: none, the default
   int64_t calibration_tokens, evaluation_tokens;
-  bool evaluate;
+  bool evaluate, lossy_utf8;
 };
 
 struct Texts {
@@ -22,7 +24,8 @@ struct Texts {
 };
 
 // The evaluation text is `eval`, else what follows the calibration tokens in their text (a fifth of it is kept for that
-// if it is short), else a built-in one. Throws kBadData on a text that is too short.
+// if it is short), else a built-in one. Of a text no more is read than those tokens can need. Throws kBadData on a text
+// that is too short or not UTF-8 (unless lossy), kFailed on what is neither a file nor a pipe.
 Texts read_texts(const TextChoice&, const text::Tokenizer&);
 
 }  // namespace krait::cli

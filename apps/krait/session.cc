@@ -128,6 +128,12 @@ std::unique_ptr<text::Tokenizer> open_any_tokenizer(const std::string& path) {
   return text::open_tokenizer(path);
 }
 
+void check_vocabulary(const text::Tokenizer& t, int64_t padded_vocab_size) {
+  if (t.vocab_size() <= padded_vocab_size) return;
+  fail_data("[tokenizer] it has " + std::to_string(t.vocab_size()) + " ids, the model " +
+            std::to_string(padded_vocab_size) + ": it belongs to another model");
+}
+
 namespace {
 
 // Options and files that the loaded model makes meaningless are refused (trap G6).
@@ -138,10 +144,7 @@ void check_session(const ModelArgs& a, const Session& s) {
   if (a.compute != "f32" && !has_bf16) {
     fail_usage("[compute] --compute " + a.compute + " acts on bf16 weights, and this model has none; see --weights");
   }
-  if (s.tokenizer && s.tokenizer->vocab_size() > s.model().padded_vocab_size()) {
-    fail_data("[tokenizer] it has " + std::to_string(s.tokenizer->vocab_size()) + " ids, the model " +
-              std::to_string(s.model().padded_vocab_size()) + ": it belongs to another model");
-  }
+  if (s.tokenizer) check_vocabulary(*s.tokenizer, s.model().padded_vocab_size());
 }
 
 }  // namespace

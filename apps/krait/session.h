@@ -54,6 +54,8 @@ std::string read_text(const std::string& path);
 // `text` if it is UTF-8. What is not becomes U+FFFD if `lossy`; else it is kBadData, with the place. `name`: what it
 // is.
 std::string require_utf8(std::string text, const std::string& name, bool lossy);
+// Throws kBadData if the tokenizer has more ids than the model's rows of logits.
+void check_vocabulary(const text::Tokenizer& tokenizer, int64_t padded_vocab_size);
 // The tokenizer of a checkpoint: inside GGUF, or beside the weights. Null if there is none.
 std::unique_ptr<text::Tokenizer> find_tokenizer(const io::Checkpoint& checkpoint);
 // A tokenizer by itself: a folder, tokenizer.json, *.model, a GGUF file, or a RWKV vocabulary.

@@ -38,7 +38,8 @@ fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.
 
 fs::path temporary_name(const fs::path& path) {
   static std::atomic<unsigned> counter{0};
-  const auto name = fmt::format(".{}.{}-{}.tmp", path.filename().string(), ::getpid(), counter++);
+  constexpr size_t kKept = 200;  // of a name of 255 bytes, the most there can be, to have room for the rest
+  const auto name = fmt::format(".{}.{}-{}.tmp", path.filename().string().substr(0, kKept), ::getpid(), counter++);
   return folder_of(path) / name;
 }
 

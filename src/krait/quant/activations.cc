@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -16,7 +17,7 @@ namespace {
 constexpr const char* kSums = ".in_sum2";
 constexpr const char* kCounts = ".counts";
 
-// A tensor of that many positive finite f32 values, as doubles.
+// A tensor of that many finite f32 values >= 0, as doubles.
 std::vector<double> read_values(const std::string& file, const std::string& name, const Tensor& t, int64_t n) {
   if (t.dtype() != DType::kF32 || t.numel() != n) {
     fail_data(fmt::format("[stats] {}: {} is {} {}, the model wants {} values of f32", file, name, name_of(t.dtype()),
@@ -27,6 +28,16 @@ std::vector<double> read_values(const std::string& file, const std::string& name
     if (!(v >= 0) || !std::isfinite(v)) fail_data(fmt::format("[stats] {}: {} holds {}", file, name, v));
   }
   return out;
+}
+
+// Rows that were seen: a whole number of them, rounded to f32 where it is large.
+int64_t read_count(const std::string& file, const std::string& name, const Tensor& t) {
+  constexpr double kMost = 1e15;
+  const double n = read_values(file, name, t, 1).front();
+  if (n < 1 || n > kMost || n != std::floor(n)) {
+    fail_data(fmt::format("[stats] {}: {} holds {}, expected a whole number from 1 to {:g}", file, name, n, kMost));
+  }
+  return static_cast<int64_t>(n);
 }
 
 }  // namespace
@@ -92,7 +103,10 @@ ActivationStats ActivationStats::load(const std::filesystem::path& path, const M
     known.insert({sums->first, counts->first});
     Columns c;
     c.sum = read_values(file, sums->first, sums->second, p.shape[-1]);
-    c.rows = static_cast<int64_t>(read_values(file, counts->first, counts->second, 1).front());
+    if (std::ranges::all_of(c.sum, [](double v) { return v == 0; })) {
+      fail_data(fmt::format("[stats] {}: {} is all zeros, which no text leaves behind", file, sums->first));
+    }
+    c.rows = read_count(file, counts->first, counts->second);
     stats.columns_[p.name] = std::move(c);
   }
   for (const auto& [name, tensor] : all) {

@@ -38,6 +38,14 @@ RowComparison compare_rows(const float* p, const float* q, int64_t V) {
   return r;
 }
 
+void check_ids(const char* op, std::span<const int32_t> ids, int64_t vocabulary) {
+  if (ids.empty()) fail_data(fmt::format("[{}] the text has no tokens", op));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < vocabulary) continue;
+    fail_data(fmt::format("[{}] token {} of the text is id {}, the model has {}", op, i, ids[i], vocabulary));
+  }
+}
+
 // Both models on the same tokens, chunk by chunk.
 class Pair {
  public:
@@ -141,7 +149,7 @@ double TextComparison::perplexity_quantized() const { return std::exp(loss_quant
 TextComparison compare(const Model& original, const Model& quantized, std::span<const int32_t> ids, int64_t window,
                        const std::function<void(int64_t)>& advance) {
   const auto n = static_cast<int64_t>(ids.size());
-  if (n == 0) fail_data("[compare] the text has no tokens");
+  check_ids("compare", ids, original.padded_vocab_size());
   const int64_t W = window > 0 ? window : n;
   Pair pair(original, quantized);
   TextComparison r;
@@ -172,7 +180,7 @@ TextComparison compare(const Model& original, const Model& quantized, std::span<
 
 std::vector<DriftPoint> drift(const Model& original, const Model& quantized, std::span<const int32_t> ids,
                               std::span<const int64_t> positions, const std::function<void(int64_t)>& advance) {
-  if (ids.empty()) fail_data("[drift] the text has no tokens");
+  check_ids("drift", ids, original.padded_vocab_size());
   Pair pair(original, quantized);
   std::vector<DriftPoint> out;
   int64_t read = 0;

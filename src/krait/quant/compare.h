@@ -22,7 +22,8 @@ struct TextComparison {
 };
 
 // Reads `ids` in windows of that many tokens, states reset at each (0: one window). `advance` is told the tokens of
-// each step. Throws kBadData if the models have different vocabularies or `ids` is empty.
+// each step. Throws kBadData if the models have different vocabularies or `ids` is empty or has one
+// that is in none.
 TextComparison compare(const Model& original, const Model& quantized, std::span<const int32_t> ids, int64_t window,
                        const std::function<void(int64_t)>& advance);
 

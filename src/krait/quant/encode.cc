@@ -78,19 +78,27 @@ void encode_row(DType type, const float* x, const float* importance, int64_t n, 
   }
 }
 
-Tensor encode(const Tensor& rows, DType type, const Tensor& importance, ThreadPool& pool, std::string_view name) {
+Tensor encode(const Tensor& rows, DType type, const Tensor& importance, ThreadPool& pool, std::string_view name,
+              const std::function<void(int64_t)>& progress) {
   check(rows, type, importance, name);
   const int64_t K = rows.dim(-1), n_rows = K == 0 ? 0 : rows.numel() / K;
   Tensor out = Tensor::empty(rows.shape(), type);
   std::atomic<int64_t> bad{0};
-  pool.parallel_for(n_rows, [&](int64_t r) {
+  const auto encode_one = [&](int64_t r) {
     const float* x = rows.f32() + r * K;
     const auto n = std::count_if(x, x + K, [](float v) { return !(std::fabs(v) <= kLargestWeight); });
     bad += n;
     if (n == 0) {
       encode_row(type, x, importance.defined() ? importance.f32() : nullptr, K, out.bytes() + bytes_of(type, r * K));
     }
-  });
+  };
+  constexpr int64_t kStep = int64_t{1} << 20;  // weights: some tenths of a second
+  const int64_t step = std::max<int64_t>(pool.n_threads(), kStep / std::max<int64_t>(K, 1));
+  for (int64_t first = 0; first < n_rows; first += step) {
+    const int64_t n = std::min(step, n_rows - first);
+    pool.parallel_for(n, [&](int64_t i) { encode_one(first + i); });
+    if (progress) progress(n * K);
+  }
   if (bad > 0) {
     fail_data(fmt::format("[quantize] {} of {} values of {} are not finite or above {} in magnitude", bad.load(),
                           rows.numel(), name, kLargestWeight));

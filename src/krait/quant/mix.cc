@@ -7,6 +7,7 @@
 #include <cctype>
 #include <charconv>
 #include <limits>
+#include <map>
 #include <regex>
 #include <string_view>
 
@@ -27,15 +28,17 @@ std::string lower(std::string s) {
 
 bool fits(DType t, int64_t row) { return row % block_of(t).elements == 0; }
 
-// What a row takes that is no whole number of blocks of `t`: a type of at least its bits with shorter blocks, else f16.
-DType fallback_of(DType t, int64_t row) {
+// What a row takes that is no whole number of blocks of `t`: a type of at least its bits with shorter blocks, else a
+// half: bf16 for what was bf16, which it holds to the bit.
+DType fallback_of(DType t, int64_t row, DType from) {
   if (fits(t, row)) return t;
+  const DType half = from == DType::kBF16 ? DType::kBF16 : DType::kF16;
   const DType shorter = t == DType::kQ4_K             ? DType::kQ5_0
                         : t == DType::kQ5_K           ? DType::kQ5_1
                         : t == DType::kQ6_K           ? DType::kQ8_0
                         : block_of(t).elements == 256 ? DType::kIQ4_NL
-                                                      : DType::kF16;
-  return fits(shorter, row) ? shorter : DType::kF16;
+                                                      : half;
+  return fits(shorter, row) ? shorter : half;
 }
 
 // The layer that a parameter belongs to; past all layers for the shell's.
@@ -84,7 +87,7 @@ class Rules {
 void apply_fallback(PlannedTensor& t) {
   const DType wanted = t.type;
   const int64_t row = t.shape[-1];
-  t.type = fallback_of(wanted, row);
+  t.type = fallback_of(wanted, row, t.from);
   t.fallback = t.type != wanted;
   if (t.fallback) {
     t.reason += fmt::format("; rows of {} are no multiple of {}, so {} instead of {}", row, block_of(wanted).elements,
@@ -92,14 +95,48 @@ void apply_fallback(PlannedTensor& t) {
   }
 }
 
+// The product of all counts in {n} and {n,m}: at most so many times a part of the pattern stands in the automaton.
+int64_t repetitions(std::string_view pattern) {
+  constexpr int64_t kMany = 1'000'000;
+  int64_t product = 1;
+  for (size_t open = pattern.find('{'); open != std::string_view::npos; open = pattern.find('{', open + 1)) {
+    const char* at = pattern.data() + open;
+    const char* const end = pattern.data() + pattern.size();
+    do {
+      int64_t n = 0;
+      const auto [rest, error] = std::from_chars(at + 1, end, n);
+      if (error == std::errc::result_out_of_range || n > kMany) return kMany;
+      product = std::min(kMany, product * std::max<int64_t>(n, 1));
+      at = rest;
+    } while (at != end && *at == ',');
+  }
+  return product;
+}
+
+// A matcher whose time and stack are bounded by the size of the pattern, not by what backtracking makes of it.
+std::regex compile(const std::string& pattern) {
+  constexpr int64_t kMostRepetitions = 100;
+  if (pattern.size() > kLongestPattern) {
+    fail_usage(fmt::format("[quantize] --tensor-type '{}…' has {} bytes, at most {} are taken", pattern.substr(0, 20),
+                           pattern.size(), kLongestPattern));
+  }
+  if (repetitions(pattern) > kMostRepetitions) {
+    fail_usage(fmt::format("[quantize] --tensor-type '{}' repeats more than {} times", pattern, kMostRepetitions));
+  }
+  try {
+#ifdef __GLIBCXX__
+    return std::regex(pattern, std::regex::ECMAScript | std::regex_constants::__polynomial);
+#else
+    return std::regex(pattern);
+#endif
+  } catch (const std::regex_error& e) {
+    fail_usage(fmt::format("[quantize] --tensor-type '{}' is no regular expression: {}", pattern, e.what()));
+  }
+}
+
 void apply_overrides(std::vector<PlannedTensor>& tensors, const MixOptions& o) {
   for (const auto& [pattern, type] : o.overrides) {
-    std::regex regex;
-    try {
-      regex = std::regex(pattern);
-    } catch (const std::regex_error& e) {
-      fail_usage(fmt::format("[quantize] --tensor-type '{}' is no regular expression: {}", pattern, e.what()));
-    }
+    const std::regex regex = compile(pattern);
     bool matched = false;
     for (PlannedTensor& t : tensors) {
       if (t.vector || !std::regex_search(t.file_name, regex)) continue;
@@ -187,6 +224,17 @@ std::vector<PlannedTensor> plan(const ModelSpec& spec, const ParamStore& params,
   apply_overrides(out, o);
   for (PlannedTensor& t : out) add_warning(spec, t);
   return out;
+}
+
+std::optional<int64_t> file_type_of(const Mix& mix, const std::vector<PlannedTensor>& tensors) {
+  std::map<DType, int64_t> weights;
+  for (const PlannedTensor& t : tensors) {
+    if (!t.vector) weights[t.type] += t.shape.numel();
+  }
+  const auto most = std::ranges::max_element(weights, {}, [](const auto& w) { return w.second; });
+  if (most == weights.end()) return std::nullopt;
+  const DType type = most->first;
+  return type == mix.base || type == mix.raised || type == mix.table ? std::optional(mix.file_type) : std::nullopt;
 }
 
 int64_t planned_bytes(const std::vector<PlannedTensor>& tensors) {

@@ -2,6 +2,7 @@
 // state space model; docs/quantization.md has the measurements behind them.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,11 +26,14 @@ const Mix& find_mix(const std::string& name);  // any case; throws kUsage listin
 // "q4_k", "F16", … -> a type that files can be written in; throws kUsage listing them.
 DType parse_type(const std::string& name);
 
+inline constexpr size_t kLongestPattern = 200;
+
 struct MixOptions {
   // No rule but the base type.
   bool pure = false;
-  // Regular expressions (ECMAScript, found anywhere in the tensor's name in the file) and the type of what they match;
-  // the last that matches wins, and each must match something that can be quantized.
+  // Regular expressions (ECMAScript without back references, at most kLongestPattern bytes, found anywhere in the
+  // tensor's name in the file) and the type of what they match; the last that matches wins, and each must match
+  // something that can be quantized.
   std::vector<std::pair<std::string, DType>> overrides;
 };
 
@@ -50,6 +54,10 @@ struct PlannedTensor {
 // One entry a parameter, in the order of model_params(). Throws kUsage on an override that is malformed, matches
 // nothing that can be quantized, or asks for a type that the rows do not fit.
 std::vector<PlannedTensor> plan(const ModelSpec&, const ParamStore&, const Mix&, const MixOptions&);
+
+// general.file_type: the mix's if most weights of the matrices have its base type or another of its large ones; else
+// nothing, and the file is named after the type that most of them have.
+std::optional<int64_t> file_type_of(const Mix&, const std::vector<PlannedTensor>&);
 
 int64_t planned_bytes(const std::vector<PlannedTensor>&);
 

@@ -81,7 +81,7 @@ TEST(Mix, TrapD1_RowsOfEveryLengthGetAType) {
         for (const PlannedTensor& t : plan_of(s, m.name, {pure, {}})) {
           EXPECT_EQ(t.shape[-1] % block_of(t.type).elements, 0) << m.name << " " << t.file_name;
         }
-        EXPECT_EQ(find(plan_of(s, m.name, {pure, {}}), "blk.0.ssm_dt.weight").type, DType::kF16) << dt_rank;
+        EXPECT_EQ(find(plan_of(s, m.name, {pure, {}}), "blk.0.ssm_dt.weight").type, DType::kBF16) << dt_rank;
       }
     }
   }
@@ -131,6 +131,34 @@ TEST(Mix, OverridesWinInTheirOrder) {
   EXPECT_THAT(error("ssm_a$", DType::kQ8_0), HasSubstr("matches no matrix"));
   EXPECT_THAT(usage_error([&] { plan_of(test::wide_spec("mamba", 320), "Q8_0", {false, {{"ssm_in", DType::kQ4_K}}}); }),
               HasSubstr("320"));
+}
+
+TEST(Mix, HostilePatternsAreRefusedOrEndSoon) {
+  const ModelSpec s = test::wide_spec("mamba2");
+  const auto error = [&](const std::string& pattern) {
+    return usage_error([&] { plan_of(s, "Q8_0", {false, {{pattern, DType::kQ8_0}}}); });
+  };
+  EXPECT_THAT(error(std::string(100'000, '(')), HasSubstr("at most 200"));
+  EXPECT_THAT(error("(a?){50000}"), HasSubstr("repeats"));
+  EXPECT_THAT(error("((((a{99}){99}){99}){99})"), HasSubstr("repeats"));
+  EXPECT_THAT(error("a{99999999999999999999}"), HasSubstr("repeats"));
+  EXPECT_THAT(error(std::string(100, '(') + std::string(100, ')') + "!"), HasSubstr("at most 200"));
+  EXPECT_THAT(error("(([a-z0-9_.]+)+)+!"), HasSubstr("matches no matrix"));  // backtracking would not end
+  EXPECT_THAT(error("(.*.*.*.*.*.*.*.*.*.*.*.*.*.*.*.*)*!"), HasSubstr("matches no matrix"));
+  const auto p = plan_of(s, "Q8_0", {false, {{R"(^blk\.[0-9]{1,2}\.ssm_out)", DType::kF16}}});
+  EXPECT_EQ(find(p, "blk.1.ssm_out.weight").type, DType::kF16);
+}
+
+TEST(Mix, TrapD6_FallbacksKeepBF16AndTheFileIsNamedAfterWhatItHolds) {
+  const ModelSpec narrow = test::wide_spec("mamba2", 20);
+  const auto half = [&](DType from) {
+    const auto p = plan(narrow, test::random_store(narrow, from), find_mix("Q8_0"), {});
+    EXPECT_FALSE(file_type_of(find_mix("Q8_0"), p).has_value());
+    return find(p, "blk.0.ssm_in.weight").type;
+  };
+  EXPECT_EQ(half(DType::kBF16), DType::kBF16);
+  EXPECT_EQ(half(DType::kF32), DType::kF16);
+  for (const Mix& m : mixes()) EXPECT_EQ(file_type_of(m, plan_of(test::wide_spec("mamba2"), m.name)), m.file_type);
 }
 
 TEST(Mix, PureIsTheBaseTypeEverywhere) {

@@ -67,16 +67,17 @@ TensorError error_of(const Tensor& a, const Tensor& w, const Tensor& importance,
 }  // namespace
 
 QuantizedTensor quantize_tensor(const Tensor& original, const PlannedTensor& p, const ActivationStats* stats,
-                                ThreadPool& pool) {
+                                ThreadPool& pool, const std::function<void(int64_t)>& progress) {
   const Tensor w = dequantize(original), importance = importance_of(p.name, stats);
   QuantizedTensor q;
   if (p.type == original.dtype()) {
     q.value = original;  // as it is, to the bit
   } else if (is_block_type(p.type)) {
-    q.value = encode(w, p.type, importance, pool, p.file_name);
+    q.value = encode(w, p.type, importance, pool, p.file_name, progress);
   } else {
     q.value = cast(w, p);
   }
+  if (!is_block_type(p.type) || p.type == original.dtype()) progress(w.numel());
   q.error = error_of(dequantize(q.value), w, importance, pool);
   return q;
 }
@@ -89,12 +90,12 @@ Quantized quantize(const ParamStore& original, const std::vector<PlannedTensor>&
     if (p.vector) {
       out.params.set(p.name, param);
       out.errors.emplace_back();
+      progress(p.shape.numel());
     } else {
-      QuantizedTensor q = quantize_tensor(param.value, p, stats, pool);
+      QuantizedTensor q = quantize_tensor(param.value, p, stats, pool, progress);
       out.params.set(p.name, {q.value, false});
       out.errors.push_back(q.error);
     }
-    progress(p.shape.numel());
   }
   return out;
 }

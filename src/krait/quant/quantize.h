@@ -22,15 +22,15 @@ struct QuantizedTensor {
 };
 
 // `original` [N, K] in `type`, its columns weighted by their mean squares if `stats` has them (else null). Throws
-// kBadData if values leave the range of the type.
-QuantizedTensor quantize_tensor(const Tensor& original, const PlannedTensor&, const ActivationStats* stats,
-                                ThreadPool&);
+// kBadData if values leave the range of the type. `progress` is told the weights done by each step.
+QuantizedTensor quantize_tensor(
+    const Tensor& original, const PlannedTensor&, const ActivationStats* stats, ThreadPool&,
+    const std::function<void(int64_t)>& progress = [](int64_t) {});
 
 struct Quantized {
   ParamStore params;
   std::vector<TensorError> errors;  // one an entry of the plan; 0 for vectors
 };
-// `progress` is told the weights done by each step.
 Quantized quantize(const ParamStore& original, const std::vector<PlannedTensor>&, const ActivationStats* stats,
                    ThreadPool&, const std::function<void(int64_t)>& progress);
 

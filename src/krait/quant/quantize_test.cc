@@ -73,6 +73,36 @@ TEST(Calibration, StatisticsOfAnotherModelAreRefused) {
   EXPECT_THAT(refused(test::wide_spec("mamba")), HasSubstr("no activation statistics"));
 }
 
+TEST(Calibration, HostileStatisticsAreRefusedByName) {
+  const io::TestFolder folder;
+  const ModelSpec s = test::wide_spec("mamba");
+  const auto file = folder.path() / "stats.gguf";
+  some_stats(s).save(file);
+  const auto refused = [&](const std::string& changed, float value) {
+    std::vector<io::NamedTensor> tensors;
+    const auto g = io::Gguf::open(file);
+    for (const auto& [name, tensor] : g->tensors()) {
+      Tensor t = Tensor::empty(tensor.shape());
+      std::copy_n(tensor.f32(), t.numel(), t.f32());
+      if (name == changed) std::fill_n(t.f32(), t.numel(), value);
+      tensors.push_back({name, t});
+    }
+    io::write_gguf(folder.path() / "bad.gguf", {{"general.type", std::string("imatrix")}}, tensors);
+    try {
+      ActivationStats::load(folder.path() / "bad.gguf", s);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kBadData);
+      EXPECT_THAT(e.what(), HasSubstr(changed));
+      return true;
+    }
+    return false;
+  };
+  const std::string counts = "blk.0.ssm_in.weight.counts", sums = "blk.0.ssm_in.weight.in_sum2";
+  for (const float v : {0.0f, 0.5f, 2.5f, -1.0f, 1e30f, std::nanf(""), INFINITY}) EXPECT_TRUE(refused(counts, v)) << v;
+  for (const float v : {0.0f, -1.0f, std::nanf(""), INFINITY}) EXPECT_TRUE(refused(sums, v)) << v;
+  EXPECT_FALSE(refused(counts, 7));
+}
+
 PlannedTensor planned(const Tensor& w, DType type) {
   PlannedTensor p;
   p.name = "w";
@@ -137,6 +167,20 @@ TEST(Quantize, WhatHasItsTypeAlreadyKeepsItsBits) {
   const QuantizedTensor q = quantize_tensor(w, planned(w, DType::kF16), nullptr, pool);
   EXPECT_EQ(q.value.bytes(), w.bytes());
   EXPECT_EQ(q.error.weights, 0);
+}
+
+TEST(Quantize, ProgressIsToldWithinATensorAndMayEndTheWork) {
+  ThreadPool pool(2);
+  const Tensor w = Tensor::zeros({3 << 10, 1 << 10});
+  int64_t told = 0, calls = 0;
+  const auto count = [&](int64_t n) { told += n, ++calls; };
+  quantize_tensor(w, planned(w, DType::kQ8_0), nullptr, pool, count);
+  EXPECT_EQ(told, w.numel());
+  EXPECT_EQ(calls, 3);
+  told = 0;
+  quantize_tensor(w, planned(w, DType::kF16), nullptr, pool, count);
+  EXPECT_EQ(told, w.numel());
+  EXPECT_THROW(quantize_tensor(w, planned(w, DType::kQ8_0), nullptr, pool, [](int64_t) { throw 1; }), int);
 }
 
 TEST(Quantize, ValuesBeyondF16AreRefused) {
