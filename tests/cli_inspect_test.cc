@@ -36,6 +36,15 @@ TEST_F(CliInspect, APathThatIsNotUtf8) {
   EXPECT_THAT(f.parsed()["path"].get<std::string>(), HasSubstr("\xEF\xBF\xBD"));
 }
 
+TEST_F(CliInspect, WhatActsOnATerminalIsShownNotSent) {
+  const std::string odd = path("m\x1B[2J");
+  fs::copy(model(), odd);
+  const Finished shown = krait({"inspect", odd}), absent = krait({"inspect", path("absent\x1B]0;x\x07")});
+  EXPECT_THAT(shown.out, HasSubstr("m\\x1B[2J"));
+  EXPECT_THAT(absent.err, HasSubstr("absent\\x1B]0;x\\x07"));
+  EXPECT_THAT(shown.out + absent.err, testing::Not(HasSubstr("\x1B")));
+}
+
 TEST_F(CliInspect, OptionsWithoutEffectAreNotThere) {
   const std::string m = model();
   for (const Args& args : std::vector<Args>{{"inspect", m, "-t", "2"},

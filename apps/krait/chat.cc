@@ -8,6 +8,7 @@
 #include <map>
 
 #include "krait/core/error.h"
+#include "krait/text/utf8.h"
 #include "run_report.h"
 #include "terminal.h"
 
@@ -86,7 +87,7 @@ class Chat {
         say(line);
       }
     } catch (const Error& e) {
-      note(e.what());
+      note(text::escape_controls(e.what()));
     }
     out_.rethrow();
   }

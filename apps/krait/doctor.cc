@@ -10,6 +10,7 @@
 
 #include "krait/backends/cpu/cpu_backend.h"
 #include "krait/backends/cpu/kernel_check.h"
+#include "krait/text/utf8.h"
 #include "session.h"
 
 namespace krait::cli {
@@ -27,8 +28,8 @@ bool report_kernels(const KernelSet& k, ThreadPool& pool) {
               &k == &cpu_kernels() ? "  <- default" : "");
   for (const KernelCheck& c : checks) {
     if (!c.ok()) {
-      std::printf("          %-18s %s: relative error %.1e, at most %.0e is right\n", "", c.kernel.c_str(), c.error,
-                  c.bound);
+      const std::string right = c.bound > 0 ? fmt::format("at most {:.0e} is", c.bound) : "the same bits are";
+      std::printf("          %-18s %s: relative error %.1e, %s right\n", "", c.kernel.c_str(), c.error, right.c_str());
     }
   }
   return wrong == 0;
@@ -53,7 +54,7 @@ int doctor() {
                 static_cast<long long>(s.model().param_count()));
   } catch (const std::exception& e) {
     ok = false;
-    std::printf("model     %s\n", e.what());
+    std::printf("model     %s\n", text::escape_controls(e.what()).c_str());
   }
   std::printf("%s\n", ok ? "all well" : "problems found");
   return ok ? 0 : 1;

@@ -8,6 +8,7 @@
 
 #include "json_out.h"
 #include "krait/infer/score.h"
+#include "krait/text/utf8.h"
 #include "session.h"
 
 namespace krait::cli {
@@ -152,9 +153,9 @@ void print_text(const ordered_json& j) {
   for (const auto& [key, value] : j.items()) {
     const bool below = key == "tensors" || key == "state_of_a_layer" || key == "memory";
     if (below || key == "mixer_config" || key == "weight_types") continue;
-    std::string text = value.is_string() ? value.get<std::string>() : value.dump();
-    if (key.find("bytes") != std::string::npos) text += "  (" + human(value.get<int64_t>()) + ")";
-    std::printf("%-26s %s\n", key.c_str(), text.c_str());
+    std::string shown = value.is_string() ? text::escape_controls(value.get<std::string>()) : value.dump();
+    if (key.find("bytes") != std::string::npos) shown += "  (" + human(value.get<int64_t>()) + ")";
+    std::printf("%-26s %s\n", key.c_str(), shown.c_str());
   }
   for (const auto& [key, value] : j["mixer_config"].items())
     std::printf("  %-24s %s\n", key.c_str(), value.dump().c_str());
@@ -175,8 +176,8 @@ void print_text(const ordered_json& j) {
   if (!j.contains("tensors")) return;
   std::printf("tensors:\n");
   for (const auto& t : j["tensors"]) {
-    std::printf("  %-52s %-6s %s\n", t["name"].get<std::string>().c_str(), t["dtype"].get<std::string>().c_str(),
-                shape_text(t["shape"]).c_str());
+    std::printf("  %-52s %-6s %s\n", text::escape_controls(t["name"].get<std::string>()).c_str(),
+                t["dtype"].get<std::string>().c_str(), shape_text(t["shape"]).c_str());
   }
 }
 

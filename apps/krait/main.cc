@@ -12,6 +12,7 @@
 
 #include "cli.h"
 #include "krait/core/error.h"
+#include "krait/text/utf8.h"
 #include "terminal.h"
 
 namespace {
@@ -64,6 +65,9 @@ int finish_output(int code) {
   return 1;
 }
 
+// Messages quote names and strings of files, which may be anything.
+void say(const char* message) { std::fprintf(stderr, "krait: %s\n", krait::text::escape_controls(message).c_str()); }
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -74,13 +78,13 @@ int main(int argc, char** argv) {
     std::fputs(e.signal == SIGINT ? "krait: interrupted\n" : "krait: terminated\n", stderr);
     return 128 + e.signal;
   } catch (const krait::Error& e) {
-    std::fprintf(stderr, "krait: %s\n", e.what());
+    say(e.what());
     return exit_code(e.code());
   } catch (const std::bad_alloc&) {
     std::fputs("krait: out of memory\n", stderr);
     return 1;
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "krait: %s\n", e.what());
+    say(e.what());
     return 1;
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <list>
 #include <map>
 #include <mutex>
 #include <string>
@@ -43,10 +44,14 @@ class Slabs {
       if (std::byte* p = take(base, slab, bytes)) return p;
     }
     const size_t size = std::max(kSlab, round_up(bytes, kHuge));
-    std::byte* base = map(size);
-    Slab& slab = slabs_[base] = {size, 0, {{0, size}}};
+    // All that the entry needs comes before the mapping, which nobody would undo.
+    std::map<std::byte*, Slab> entry;
+    entry.emplace(nullptr, Slab{size, 0, {{0, size}}});
+    auto node = entry.extract(entry.begin());
+    node.key() = map(size);
+    const auto at = slabs_.insert(std::move(node)).position;
     mapped_ += size;
-    return take(base, slab, bytes);
+    return take(at->first, at->second, bytes);
   }
 
   void release(std::byte* p, size_t bytes) noexcept {
@@ -70,39 +75,46 @@ class Slabs {
   }
 
  private:
+  struct Piece {
+    size_t offset, bytes;
+  };
   struct Slab {
     size_t size, used;
-    std::map<size_t, size_t> free;  // offset -> bytes; never adjacent
+    std::list<Piece> free;  // ascending, never adjacent
   };
 
   // The first free piece that is long enough; null if there is none.
   std::byte* take(std::byte* base, Slab& slab, size_t bytes) {
     if (slab.size - slab.used < bytes) return nullptr;
-    const auto piece = std::ranges::find_if(slab.free, [&](const auto& f) { return f.second >= bytes; });
+    const auto piece = std::ranges::find_if(slab.free, [&](const Piece& f) { return f.bytes >= bytes; });
     if (piece == slab.free.end()) return nullptr;
-    const auto [offset, length] = *piece;
-    slab.free.erase(piece);
-    if (length > bytes) slab.free.emplace(offset + bytes, length - bytes);
+    const size_t offset = piece->offset;
+    if (piece->bytes > bytes) {
+      spare_.emplace_back();
+      *piece = {offset + bytes, piece->bytes - bytes};
+    } else {
+      spare_.splice(spare_.end(), slab.free, piece);
+    }
     slab.used += bytes;
     used_ += bytes;
     return base + offset;
   }
 
-  static void give_back(Slab& slab, size_t offset, size_t bytes) {
+  void give_back(Slab& slab, size_t offset, size_t bytes) noexcept {
     slab.used -= bytes;
-    auto next = slab.free.lower_bound(offset);
-    if (next != slab.free.end() && next->first == offset + bytes) {
-      bytes += next->second;
-      next = slab.free.erase(next);
-    }
-    if (next != slab.free.begin()) {
-      const auto before = std::prev(next);
-      if (before->first + before->second == offset) {
-        before->second += bytes;
-        return;
-      }
-    }
-    slab.free.emplace(offset, bytes);
+    const auto next = std::ranges::find_if(slab.free, [&](const Piece& f) { return f.offset > offset; });
+    slab.free.splice(next, spare_, spare_.begin());
+    const auto here = std::prev(next);
+    *here = {offset, bytes};
+    join_with_next(slab.free, here);
+    if (here != slab.free.begin()) join_with_next(slab.free, std::prev(here));
+  }
+
+  static void join_with_next(std::list<Piece>& free, std::list<Piece>::iterator piece) noexcept {
+    const auto next = std::next(piece);
+    if (next == free.end() || piece->offset + piece->bytes != next->offset) return;
+    piece->bytes += next->bytes;
+    free.erase(next);
   }
 
   // Aligned to huge pages. That the system backs it with them is a wish.
@@ -119,6 +131,7 @@ class Slabs {
 
   std::mutex mutex_;
   std::map<std::byte*, Slab> slabs_;
+  std::list<Piece> spare_;  // as many as there are blocks in use: giving one back needs no memory
   size_t mapped_ = 0, used_ = 0;
 };
 

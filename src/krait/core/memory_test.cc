@@ -2,9 +2,23 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <random>
 #include <vector>
+
+namespace {
+thread_local bool out_of_memory = false;
+}
+
+void* operator new(size_t bytes) {
+  void* p = out_of_memory ? nullptr : std::malloc(bytes > 0 ? bytes : 1);
+  if (p == nullptr) throw std::bad_alloc();
+  return p;
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace krait {
 namespace {
@@ -57,6 +71,28 @@ TEST(Memory, BigBlocksAreUsedAgainAndNotHoarded) {
   const auto huge = allocate(size_t{100} << 20);  // more than a slab
   std::memset(huge.get(), 1, size_t{100} << 20);
   EXPECT_GE(slab_memory().used, before.used);
+}
+
+// Blocks go back without memory, and what cannot be entered in the books is not mapped.
+TEST(Memory, WhenTheHeapIsExhausted) {
+  std::vector<std::shared_ptr<void>> blocks;
+  for (int i = 0; i < 9; ++i) blocks.push_back(allocate(1 << 20));
+  const MemoryUse before = slab_memory();
+  if (before.mapped == 0) GTEST_SKIP() << "checkers use no slabs";
+  out_of_memory = true;
+  bool refused = false;
+  try {
+    allocate(size_t{200} << 20);
+  } catch (const std::bad_alloc&) {
+    refused = true;
+  }
+  const MemoryUse after = slab_memory();
+  for (const size_t i : {1, 3, 5, 7, 4, 0, 8, 2, 6}) blocks[i].reset();  // alone, between two, beside one
+  out_of_memory = false;
+  EXPECT_TRUE(refused);
+  EXPECT_EQ(after.mapped, before.mapped);
+  EXPECT_EQ(after.used, before.used);
+  EXPECT_LE(slab_memory().used + (size_t{9} << 20), before.used);
 }
 
 }  // namespace

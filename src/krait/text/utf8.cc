@@ -1,5 +1,7 @@
 #include "krait/text/utf8.h"
 
+#include <cstdio>
+
 #include <cstring>
 
 namespace krait::text {
@@ -80,6 +82,38 @@ std::string replace_invalid_utf8(std::string_view s) {
     out.append(kReplacementUtf8);
     s.remove_prefix(decode_utf8(s).bytes);
   }
+}
+
+namespace {
+
+bool acts_on_a_terminal(char32_t c) {
+  return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x200E || c == 0x200F || (c >= 0x2028 && c <= 0x202E) ||
+         (c >= 0x2066 && c <= 0x2069);
+}
+
+}  // namespace
+
+std::string escape_controls(std::string_view s) {
+  std::string out;
+  while (!s.empty()) {
+    const Utf8Char c = decode_utf8(s);
+    char code[16];
+    if (c.status != Utf8Status::kValid) {
+      for (const char byte : s.substr(0, c.bytes)) {
+        std::snprintf(code, sizeof code, "\\x%02X", static_cast<unsigned char>(byte));
+        out += code;
+      }
+    } else if (c.code == '\n' || c.code == '\t') {
+      out += c.code == '\n' ? "\\n" : "\\t";
+    } else if (acts_on_a_terminal(c.code)) {
+      std::snprintf(code, sizeof code, c.code < 0x80 ? "\\x%02X" : "\\u%04X", static_cast<unsigned>(c.code));
+      out += code;
+    } else {
+      out += s.substr(0, c.bytes);
+    }
+    s.remove_prefix(c.bytes);
+  }
+  return out;
 }
 
 void append_utf8(std::string& out, char32_t code) {

@@ -38,6 +38,9 @@ inline uint32_t utf8_length(char first) {
 
 bool is_valid_utf8(std::string_view s);
 std::string replace_invalid_utf8(std::string_view s);
+// `s` for a terminal: control characters, marks that change the direction of writing and bytes that are not UTF-8 as
+// \n, \t, \x1B or \u202E. What is not meant to be shown cannot act.
+std::string escape_controls(std::string_view s);
 void append_utf8(std::string& out, char32_t code);  // `code` is a scalar value
 std::string to_utf8(char32_t code);
 

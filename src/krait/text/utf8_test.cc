@@ -66,5 +66,15 @@ TEST(Utf8Stream, HoldsBackOnlyWhatCanStillBecomeACharacter) {
   EXPECT_EQ(s.finish(), "");
 }
 
+TEST(Utf8, EscapeControls) {
+  EXPECT_EQ(escape_controls("blk.0.w\xC3\xA9 \xF0\x9F\x90\x8D"), "blk.0.w\xC3\xA9 \xF0\x9F\x90\x8D");
+  EXPECT_EQ(escape_controls("\x1B]0;x\x07"), "\\x1B]0;x\\x07");
+  EXPECT_EQ(escape_controls(std::string_view("a\0\r\n\t\x7F", 6)), "a\\x00\\x0D\\n\\t\\x7F");
+  EXPECT_EQ(escape_controls("\xC2\x9B"
+                            "2J \xE2\x80\xAE"),
+            "\\u009B2J \\u202E");
+  EXPECT_EQ(escape_controls("\xFF\xE2\x80"), "\\xFF\\xE2\\x80");
+}
+
 }  // namespace
 }  // namespace krait::text

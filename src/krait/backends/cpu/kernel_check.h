@@ -10,7 +10,7 @@ namespace krait {
 struct KernelCheck {
   std::string kernel;  // with its variant: "matmul bf16, kBF16x2"
   double error = 0;    // relative RMS of outputs and states against the scalar set; NaN if one of them is not finite
-  double bound = 0;
+  double bound = 0;    // 0: the same bits
   bool ok() const { return error <= bound; }
 };
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 
 #include "krait/backends/cpu/kernel_testing.h"
@@ -58,6 +59,16 @@ TEST(KernelCheckFinds, TrapB10_TrapB5_EachPerturbedKernel) {
   KRAIT_PERTURBED(mamba3_scan, Mamba3ScanParams, out, 0.01f)
   KRAIT_PERTURBED(mamba3_scan, Mamba3ScanParams, k, 0.01f)
 #undef KRAIT_PERTURBED
+}
+
+// Block types have the same bits in every set: the last one of one value counts.
+TEST(KernelCheckFinds, TheLastBitOfAProductWithBlocks) {
+  KernelSet set = scalar();
+  set.matmul = [](const Exec& e, const MatmulParams& p) {
+    scalar().matmul(e, p);
+    if (is_block_type(p.w_dtype)) p.y[1] = std::nextafter(p.y[1], 0.0f);
+  };
+  EXPECT_EQ(wrong(set), "matmul ");
 }
 
 }  // namespace
