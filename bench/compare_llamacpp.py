@@ -110,6 +110,9 @@ class Comparison:
             try:
                 entry["kl"] = divergence(self.krait, self.peer, file)
                 say(f"   mean KL of llama.cpp's logits from Krait's: {entry['kl']:.1e}")
+                if not entry["kl"] <= report.SAME:  # a NaN, too
+                    say(f"   that is more than {report.SAME:g}: the two do not compute the same model")
+                    self.failed += 1
             except Failure as e:
                 broken[self.krait] = str(e)
         for test in self.tests:
@@ -246,8 +249,17 @@ def parse():
 
 def prepare(a):
     """Pins this process, and with it all it starts."""
-    if a.cores:
-        os.sched_setaffinity(0, {int(c) for c in a.cores.split(",")})
+    if a.cores is not None:
+        try:
+            os.sched_setaffinity(0, {int(c) for c in a.cores.split(",")})
+        except (ValueError, OSError, OverflowError) as e:
+            have = ",".join(str(c) for c in sorted(os.sched_getaffinity(0)))
+            raise Failure(f"--cores {a.cores}: expected some of {have} ({e})") from e
+    names = {}
+    for model in a.models:
+        other = names.setdefault(pathlib.Path(model).name.removesuffix(".gguf"), model)
+        if other != model:
+            raise Failure(f"--models {other} and {model} have the same name, and their files would be the same")
     cores = sorted(os.sched_getaffinity(0))
     a.threads = a.threads or len(cores)
     if not a.krait.exists():

@@ -1,4 +1,5 @@
 """The files that compare_llamacpp.py measures: random weights of published shapes, both engines run the same file."""
+import json
 import math
 import os
 import pathlib
@@ -18,14 +19,18 @@ class Models:
             self.quantizer = "krait" if krait.quantizes else "llama.cpp"
         if self.quantizer == "krait" and not krait.quantizes:
             raise Failure(f"{krait.program} has no verb 'quantize'; --quantizer llama.cpp")
+        self.peers = {}
         self.cache.mkdir(parents=True, exist_ok=True)
 
     def made_by(self, kind):
         return "krait convert" if kind in PLAIN else "krait quantize" if self.quantizer == "krait" else "llama.cpp's quantizer"
 
     def has_peer(self, model):
-        """llama.cpp knows no Mamba-3."""
-        return "mamba3" not in self.name(model)
+        """llama.cpp knows no Mamba-3, whatever the file is called."""
+        if model not in self.peers:
+            said = json.loads(run([self.krait.program, "inspect", self.base(model), "--json"]))
+            self.peers[model] = not said["architecture"].startswith("mamba3")
+        return self.peers[model]
 
     def name(self, model):
         """`model`: a preset's name or the path of a checkpoint."""
@@ -97,7 +102,8 @@ def divergence(krait, peer, file, length=16):
     """Mean KL of llama.cpp's distributions from Krait's after random ids: whether both compute the same model."""
     scratch = [file.with_suffix(s) for s in (".ids.npy", ".logits.npy")]
     rng = random.Random(5)
-    ids = [rng.randrange(250) for _ in range(length)]
+    vocab = json.loads(run([krait.program, "inspect", file, "--json"]))["vocab_size"]
+    ids = [rng.randrange(vocab) for _ in range(length)]
     try:
         write_ids(scratch[0], ids)
         krait.logits(file, *scratch)

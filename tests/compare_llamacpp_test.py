@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 import xml.dom.minidom
 
 BENCH = pathlib.Path(__file__).resolve().parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 import compare_llamacpp as compare  # noqa: E402
 import compare_report as report  # noqa: E402
-from compare_engines import Failure, Test  # noqa: E402
+from compare_engines import Failure, LlamaPython, Test  # noqa: E402
 
 KRAIT = """#!/usr/bin/env python3
 import json, pathlib, sys
@@ -22,8 +23,14 @@ log = pathlib.Path(sys.argv[0]).with_name("log")
 with log.open("a") as f: f.write(" ".join(a) + "\\n")
 if a == ["--version"]: print("krait 9")
 elif a == ["--help"]: print("Subcommands:\\n  quantize    Quantize")
-elif a[0] == "new": pathlib.Path(a[2]).mkdir()
-elif a[0] == "convert": pathlib.Path(a[2]).write_bytes(bytes(1000))
+elif a[0] == "new":
+    pathlib.Path(a[2]).mkdir()
+    (pathlib.Path(a[2]) / "architecture").write_text("mamba3" if "mamba3" in a[1] else "mamba2")
+elif a[0] == "convert":
+    source = pathlib.Path(a[1])
+    source = source / "architecture" if source.is_dir() else source
+    pathlib.Path(a[2]).write_text(source.read_text().ljust(1000))
+elif a[0] == "inspect": print(json.dumps({"architecture": pathlib.Path(a[1]).read_text().strip(), "vocab_size": 9}))
 elif a[0] == "quantize":
     if a[4] == "Q2_K": sys.exit("no such type")
     pathlib.Path(a[2]).write_bytes(bytes(500))
@@ -99,6 +106,26 @@ class Whole(unittest.TestCase):
         benches = [line for line in log if line.startswith("bench ") and not line.startswith("bench roofline")]
         self.assertTrue(benches and all("--kernels cpu-avx2" in line for line in benches), benches)
 
+    def test_cores_that_are_none_are_refused(self):
+        for cores in ("a", "99999", "", "-1"):
+            done = self.run_it("--cores", cores)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("compare: --cores", done.stderr)
+
+    def test_two_models_of_one_name_are_refused(self):
+        done = self.run_it("--models", "a/model,b/model.gguf")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("the same name", done.stderr)
+
+    def test_a_model_without_peer_is_known_by_its_architecture(self):
+        for name, architecture in (("mine", "mamba3"), ("not-mamba3", "mamba2")):
+            (self.path / name).mkdir()
+            (self.path / name / "architecture").write_text(architecture)
+        models = f"{self.path / 'mine'},{self.path / 'not-mamba3'}"
+        self.assertEqual(self.run_it("--models", models, "--types", "BF16", "--tests", "tg32").returncode, 0)
+        rows = self.rows()
+        self.assertEqual([rows[name, "BF16", "tg32"]["ratio"] for name in ("mine", "not-mamba3")], [None, 3.0])
+
     def test_a_missing_peer_is_refused_with_the_way_to_get_it(self):
         done = subprocess.run([sys.executable, BENCH / "compare_llamacpp.py", "--krait", self.path / "krait", "--python",
                                self.path / "none"], capture_output=True, text=True)
@@ -107,6 +134,15 @@ class Whole(unittest.TestCase):
 
 
 class Parts(unittest.TestCase):
+    def test_another_model_behind_the_same_file_fails(self):
+        for kl, failed in ((9e-4, 0), (2e-3, 1), (float("nan"), 1)):
+            peer, models = mock.Mock(spec=LlamaPython), mock.Mock()
+            models.file.return_value.stat.return_value.st_size = 1000
+            c = compare.Comparison(mock.Mock(tests=[]), mock.Mock(), peer, models)
+            with mock.patch.object(compare, "divergence", return_value=kl):
+                c.measure_file("m", "BF16")
+            self.assertEqual(c.failed, failed, kl)
+
     def test_slow_tests_are_cut_to_the_slice(self):
         self.assertEqual(Test("pp512").fitting(10, 2), 512)
         self.assertEqual(Test("pp2048").fitting(10, 2), 1024)
