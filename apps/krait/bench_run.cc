@@ -135,7 +135,9 @@ double decode_seconds(const Model& m, const Roofline& roof, int64_t n, int64_t b
   return static_cast<double>(n) * pass_seconds(m, roof, batch, batch, batch);
 }
 
-std::string at_depth(std::string test, int64_t depth) { return depth > 0 ? test + "@d" + std::to_string(depth) : test; }
+std::string at_depth(const std::string& test, int64_t depth) {
+  return depth > 0 ? test + "@d" + std::to_string(depth) : test;
+}
 
 }  // namespace
 
