@@ -175,8 +175,8 @@ std::vector<BenchRow> run_bench(const BenchPlan& plan, const Model& m) {
     for (const int64_t n : plan.decodes) {
       for (const int64_t batch : plan.batches) {
         if (n == 0) continue;
-        std::string name = "tg" + std::to_string(n) + (batch > 1 ? "x" + std::to_string(batch) : "");
-        rows.push_back(bench.measure({at_depth(std::move(name), depth), n * batch, n,
+        const std::string name = "tg" + std::to_string(n) + (batch > 1 ? "x" + std::to_string(batch) : "");
+        rows.push_back(bench.measure({at_depth(name, depth), n * batch, n,
                                       [&](const Roofline& roof) { return decode_seconds(m, roof, n, batch); },
                                       [&] { begin(batch); }, [&] { decode(m, states, n, batch, 3); }}));
       }

@@ -83,6 +83,7 @@ int64_t working_bytes(const Session& s, int64_t tokens) {
   const bool measured = m.param_count() <= kMeasured && peak_resident() > 0;
   const int64_t n = measured ? tokens : 1, last = n - 1;
   std::vector<int32_t> ids;  // from all over the vocabulary: rows of the embedding are pages of the file
+  ids.reserve(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) ids.push_back(static_cast<int32_t>(i * m.vocab_size() / n));
   const Tensor logits = m.forward(ids, SeqSpans::one(n, 0), states, {&last, 1});
   if (measured) return std::max<int64_t>(peak_resident() - loaded.total(), 0);

@@ -99,6 +99,7 @@ int perplexity(const Args& a) {
     fail_usage("[perplexity] --window is " + std::to_string(a.window) + ", expected a positive number of tokens");
   const Session s = open_session(a.model, NeedTokenizer::kYes);
   std::vector<Text> texts;  // all of them first: no result is lost to a text that cannot be measured
+  texts.reserve(a.files.size());
   for (const std::string& f : a.files) texts.push_back(read(a, *s.tokenizer, f));
   Total total;
   for (const Text& t : texts) measure(s, t, total);

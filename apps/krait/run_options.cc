@@ -178,7 +178,7 @@ void check_run_options(const Command& c, RunArgs& a) {
   check_counts(c, a);
   check_sampling(c, a);
   check_beams(c, a);
-  text::StopMatcher{a.stop};  // throws on stop strings that can never be found
+  [[maybe_unused]] const text::StopMatcher usable(a.stop);  // throws on stop strings that can never be found
   if (!a.model_option.empty()) a.model.model = a.model_option;
 }
 

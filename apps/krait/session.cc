@@ -188,7 +188,9 @@ std::string read_text(const std::string& path) {
   if (f == nullptr) fail(errno);
   std::string all;
   char buffer[1 << 16];
-  for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, f)) > 0;) all.append(buffer, n);
+  do {
+    all.append(buffer, std::fread(buffer, 1, sizeof buffer, f));
+  } while (std::feof(f) == 0 && std::ferror(f) == 0);
   const int error = std::ferror(f) != 0 ? errno : 0;
   if (!standard_input) std::fclose(f);
   if (error != 0) fail(error);

@@ -94,6 +94,7 @@ int run_verify(const Args& a) {
   const std::vector<std::string> all = a.weights.empty() ? usual_weights(a.model.model) : a.weights;
   const auto start = std::chrono::steady_clock::now();
   std::vector<Part> parts;
+  parts.reserve(all.size());
   for (const std::string& w : all) parts.push_back(verify_weights(a, w));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   int64_t different = 0, cases = 0;

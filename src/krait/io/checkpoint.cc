@@ -149,6 +149,7 @@ const Tensor& Checkpoint::tensor(const std::string& name) const {
 
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> names;
+  names.reserve(tensors_.size());
   for (const auto& item : tensors_) names.push_back(item.first);
   return names;
 }

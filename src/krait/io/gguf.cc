@@ -318,7 +318,8 @@ std::shared_ptr<const Gguf> Gguf::open(const std::filesystem::path& path) {
   if (alignment < 8 || alignment > kLargestAlignment || !std::has_single_bit(static_cast<uint64_t>(alignment))) {
     c.fail(fmt::format("general.alignment is {}, expected a power of two from 8 to {}", alignment, kLargestAlignment));
   }
-  std::vector<TensorInfo> infos;
+  std::vector<TensorInfo> infos;  // not reserved: n_tensors is the file's word
+  // NOLINTNEXTLINE(performance-inefficient-vector-operation)
   for (uint64_t i = 0; i < n_tensors; ++i) infos.push_back(read_info(c));
   const auto a = static_cast<uint64_t>(alignment);
   TensorTable table(file, (c.position() + a - 1) / a * a, a);

@@ -27,7 +27,7 @@ struct KernelType<F*> {
 #define KRAIT_DECLARE_KERNEL(name) KernelType<decltype(KernelSet::name)>::type name;
 #define KRAIT_SET_KERNEL(name) set.name = name;
 
-#define KRAIT_COUNT_KERNEL(name) +1
+#define KRAIT_COUNT_KERNEL(name) +1  // NOLINT(bugprone-macro-parentheses): a sum
 static_assert(sizeof(KernelSet) ==
                   sizeof(void*) * (1 KRAIT_MATMUL_KERNELS(KRAIT_COUNT_KERNEL) KRAIT_OTHER_KERNELS(KRAIT_COUNT_KERNEL)),
               "the lists above name every kernel of a KernelSet");
