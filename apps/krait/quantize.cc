@@ -70,11 +70,8 @@ void print_plan(const std::vector<PlannedTensor>& plan) {
                                     t.warning.empty() ? "" : "; warning: " + t.warning)
                             .c_str());
   }
-  int64_t weights = 0;
-  for (const PlannedTensor& t : plan) weights += t.shape.numel();
-  const int64_t bytes = quant::planned_bytes(plan);
-  std::printf("%s\n", fmt::format("{} weights, {} bytes, {:.3f} bits a weight", weights, bytes,
-                                  8.0 * static_cast<double>(bytes) / static_cast<double>(weights))
+  std::printf("%s\n", fmt::format("{} weights, {} bytes, {:.3f} bits a weight", quant::planned_weights(plan),
+                                  quant::planned_bytes(plan), quant::planned_bits_per_weight(plan))
                           .c_str());
 }
 
@@ -134,9 +131,7 @@ ActivationStats calibrate(const QuantizeArgs& a, const Source& s, std::span<cons
 }
 
 quant::Quantized encode(const Source& s, const std::vector<PlannedTensor>& plan, const ActivationStats* stats) {
-  int64_t weights = 0;
-  for (const PlannedTensor& t : plan) weights += t.shape.numel();
-  ProgressBar bar("quantizing", weights, "weights");
+  ProgressBar bar("quantizing", quant::planned_weights(plan), "weights");
   return quant::quantize(s.params, plan, stats, *s.pool, counting(bar));
 }
 
@@ -165,7 +160,7 @@ void measure(const QuantizeArgs& a, const Source& s, const quant::Quantized& q, 
     const auto ids = std::span(texts.evaluation).first(std::min(texts.evaluation.size(), kEffectTokens));
     r.effects_text = {r.evaluation.name, static_cast<int64_t>(ids.size())};
     ProgressBar bar("effects", static_cast<int64_t>(r.tensors.size() * ids.size()), "tokens");
-    r.effects = effects_of_each(s.spec, s.params, q.params, r.tensors, s.runtime, ids, counting(bar));
+    r.effects = effects_of_each(original, q.params, r.tensors, ids, counting(bar));
   }
 }
 
@@ -216,14 +211,11 @@ int quantize(const QuantizeArgs& a) {
   save_gguf(s.spec, q.params, a.out, accompanying_values(*s.checkpoint, s.spec, !a.no_tokenizer), Signals::check,
             quant::file_type_of(mix, plan));
   if (page) page->commit();
-  int64_t weights = 0;
-  for (const PlannedTensor& t : plan) weights += t.shape.numel();
-  const int64_t bytes = quant::planned_bytes(plan);
-  std::fprintf(stderr, "%s\n",
-               fmt::format("wrote {} ({}, {:.2f} MiB of tensors, {:.3f} bits a weight)", a.out, mix.name,
-                           static_cast<double>(bytes) / (1 << 20),
-                           8.0 * static_cast<double>(bytes) / static_cast<double>(weights))
-                   .c_str());
+  std::fprintf(
+      stderr, "%s\n",
+      fmt::format("wrote {} ({}, {:.2f} MiB of tensors, {:.3f} bits a weight)", a.out, mix.name,
+                  static_cast<double>(quant::planned_bytes(plan)) / (1 << 20), quant::planned_bits_per_weight(plan))
+          .c_str());
   if (report) {
     const quant::TextComparison& c = report->comparison;
     std::fprintf(stderr, "%s\n",

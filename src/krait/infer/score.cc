@@ -21,11 +21,15 @@ void score(const Model& model, SlotStore& states, int64_t slot, std::span<const 
   }
 }
 
-double negative_log_likelihood(std::span<const float> logits, int32_t target) {
+double log_sum_exp(std::span<const float> logits) {
   const double top = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
   for (const float x : logits) sum += std::exp(static_cast<double>(x) - top);
-  return top + std::log(sum) - static_cast<double>(logits[static_cast<size_t>(target)]);
+  return top + std::log(sum);
+}
+
+double negative_log_likelihood(std::span<const float> logits, int32_t target) {
+  return log_sum_exp(logits) - static_cast<double>(logits[static_cast<size_t>(target)]);
 }
 
 }  // namespace krait

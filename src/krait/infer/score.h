@@ -16,6 +16,9 @@ inline constexpr int64_t kPrefillChunk = 256;
 void score(const Model& model, SlotStore& states, int64_t slot, std::span<const int32_t> ids,
            const std::function<bool(int64_t first, const Tensor& logits)>& visit, int64_t chunk = kPrefillChunk);
 
+// log Σ e^x over a row of logits, in f64.
+double log_sum_exp(std::span<const float> logits);
+
 // −log softmax(logits)[target], in f64 over all columns of the row.
 double negative_log_likelihood(std::span<const float> logits, int32_t target);
 

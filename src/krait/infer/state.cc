@@ -32,25 +32,15 @@ std::vector<double> to_f64(const Tensor& t) {
   return out;
 }
 
-// i32 state is fixed-point turns: the difference wraps around as they do.
-void compare_phases(const Tensor& a, const Tensor& b, TensorDiff& d) {
-  double sum = 0;
-  for (int64_t i = 0; i < a.numel(); ++i) {
-    const auto ticks = static_cast<uint32_t>(a.data<int32_t>()[i]) - static_cast<uint32_t>(b.data<int32_t>()[i]);
-    const double turns = 0x1p-32 * static_cast<int32_t>(ticks);
-    d.max_abs = std::max(d.max_abs, std::abs(turns));
-    sum += turns * turns;
-  }
-  d.rms = std::sqrt(sum / static_cast<double>(a.numel()));
-}
-
 TensorDiff compare(std::string name, const Tensor& a, const Tensor& b) {
   TensorDiff d{std::move(name), a.shape()};
   d.equal = same_bits(a, b);
   d.phase = a.dtype() == DType::kI32;
   if (d.equal) return d;
   if (d.phase) {
-    compare_phases(a, b, d);
+    const PhaseDiff p = diff_phases(a, b);
+    d.max_abs = p.max_abs;
+    d.rms = p.rms;
     return d;
   }
   const std::vector<double> x = to_f64(a), y = to_f64(b);
@@ -86,6 +76,19 @@ std::string first_difference(const std::vector<StateSpec>& have, const std::vect
 }
 
 }  // namespace
+
+PhaseDiff diff_phases(const Tensor& a, const Tensor& b) {
+  PhaseDiff d;
+  double sum = 0;
+  for (int64_t i = 0; i < a.numel(); ++i) {
+    const auto ticks = static_cast<uint32_t>(a.data<int32_t>()[i]) - static_cast<uint32_t>(b.data<int32_t>()[i]);
+    const double turns = 0x1p-32 * static_cast<int32_t>(ticks);
+    d.max_abs = std::max(d.max_abs, std::abs(turns));
+    sum += turns * turns;
+  }
+  if (a.numel() > 0) d.rms = std::sqrt(sum / static_cast<double>(a.numel()));
+  return d;
+}
 
 int64_t State::nbytes() const {
   return SlotStore::bytes_per_slot(specs) + (head.last_logits.defined() ? head.last_logits.nbytes() : 0);

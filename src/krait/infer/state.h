@@ -54,6 +54,12 @@ struct StateDiff {
   std::vector<TensorDiff> tensors;
   bool equal() const;
 };
+// Of two i32 tensors of fixed-point turns (turns · 2^32), the shorter way around the circle; in turns.
+struct PhaseDiff {
+  double max_abs = 0;
+  double rms = 0;  // sqrt(Σ(a−b)² / n); 0 of nothing
+};
+PhaseDiff diff_phases(const Tensor& a, const Tensor& b);
 // Tensor by tensor. Throws kBadData if the two do not have the same tensors.
 StateDiff diff(const State& a, const State& b);
 

@@ -8,6 +8,8 @@
 
 #include "krait/core/error.h"
 #include "krait/infer/score.h"
+#include "krait/infer/state.h"
+#include "krait/quant/relative_rms.h"
 
 namespace krait::quant {
 namespace {
@@ -18,18 +20,11 @@ struct RowComparison {
   bool same_top = false;
 };
 
-double log_sum_exp(const float* x, int64_t n, double top) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += std::exp(static_cast<double>(x[i]) - top);
-  return top + std::log(sum);
-}
-
 RowComparison compare_rows(const float* p, const float* q, int64_t V) {
   RowComparison r;
-  const auto *top_p = std::max_element(p, p + V), *top_q = std::max_element(q, q + V);
-  r.log_sum_p = log_sum_exp(p, V, static_cast<double>(*top_p));
-  r.log_sum_q = log_sum_exp(q, V, static_cast<double>(*top_q));
-  r.same_top = top_p - p == top_q - q;
+  r.log_sum_p = log_sum_exp({p, static_cast<size_t>(V)});
+  r.log_sum_q = log_sum_exp({q, static_cast<size_t>(V)});
+  r.same_top = std::max_element(p, p + V) - p == std::max_element(q, q + V) - q;
   for (int64_t i = 0; i < V; ++i) {
     const double log_p = static_cast<double>(p[i]) - r.log_sum_p, log_q = static_cast<double>(q[i]) - r.log_sum_q;
     r.kl += std::exp(log_p) * (log_p - log_q);
@@ -104,21 +99,6 @@ Squares squares(const Tensor& a, const Tensor& b) {
   return s;
 }
 
-// Phases are i32, a whole turn 2^32: their difference wraps as angles do.
-double rms_turns(const Tensor& a, const Tensor& b) {
-  double sum = 0;
-  for (int64_t i = 0; i < a.numel(); ++i) {
-    const auto x = static_cast<uint32_t>(a.data<int32_t>()[i]), y = static_cast<uint32_t>(b.data<int32_t>()[i]);
-    const double turns = std::ldexp(static_cast<double>(static_cast<int32_t>(y - x)), -32);
-    sum += turns * turns;
-  }
-  return a.numel() == 0 ? 0 : std::sqrt(sum / static_cast<double>(a.numel()));
-}
-
-double relative(const Squares& s) {
-  return s.size > 0 ? std::sqrt(s.difference / s.size) : s.difference > 0 ? INFINITY : 0;
-}
-
 void compare_states(const SlotStore& a, const SlotStore& b, DriftPoint& point) {
   Squares all;
   for (size_t block = 0; block < a.specs().size(); ++block) {
@@ -128,17 +108,17 @@ void compare_states(const SlotStore& a, const SlotStore& b, DriftPoint& point) {
       d.name = fmt::format("{}.{}", block, spec.name);
       d.angle = spec.dtype == DType::kI32;
       if (d.angle) {
-        d.error = rms_turns(a.at(block, t, 0), b.at(block, t, 0));
+        d.error = diff_phases(a.at(block, t, 0), b.at(block, t, 0)).rms;
       } else {
         const Squares s = squares(a.at(block, t, 0), b.at(block, t, 0));
-        d.error = relative(s);
+        d.error = relative_rms(s.difference, s.size);
         all.difference += s.difference;
         all.size += s.size;
       }
       point.states.push_back(std::move(d));
     }
   }
-  point.state = relative(all);
+  point.state = relative_rms(all.difference, all.size);
 }
 
 }  // namespace

@@ -237,10 +237,20 @@ std::optional<int64_t> file_type_of(const Mix& mix, const std::vector<PlannedTen
   return type == mix.base || type == mix.raised || type == mix.table ? std::optional(mix.file_type) : std::nullopt;
 }
 
+int64_t planned_weights(const std::vector<PlannedTensor>& tensors) {
+  int64_t n = 0;
+  for (const PlannedTensor& t : tensors) n += t.shape.numel();
+  return n;
+}
+
 int64_t planned_bytes(const std::vector<PlannedTensor>& tensors) {
   int64_t n = 0;
   for (const PlannedTensor& t : tensors) n += t.bytes();
   return n;
+}
+
+double planned_bits_per_weight(const std::vector<PlannedTensor>& tensors) {
+  return 8.0 * static_cast<double>(planned_bytes(tensors)) / static_cast<double>(planned_weights(tensors));
 }
 
 }  // namespace krait::quant

@@ -59,6 +59,9 @@ std::vector<PlannedTensor> plan(const ModelSpec&, const ParamStore&, const Mix&,
 // nothing, and the file is named after the type that most of them have.
 std::optional<int64_t> file_type_of(const Mix&, const std::vector<PlannedTensor>&);
 
+// Of the whole plan.
+int64_t planned_weights(const std::vector<PlannedTensor>&);
 int64_t planned_bytes(const std::vector<PlannedTensor>&);
+double planned_bits_per_weight(const std::vector<PlannedTensor>&);
 
 }  // namespace krait::quant

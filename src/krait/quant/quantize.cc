@@ -9,6 +9,7 @@
 #include "krait/core/error.h"
 #include "krait/ops/dequantize.h"
 #include "krait/quant/encode.h"
+#include "krait/quant/relative_rms.h"
 
 namespace krait::quant {
 namespace {
@@ -29,8 +30,6 @@ Tensor cast(const Tensor& w, const PlannedTensor& p) {
   }
   return out;
 }
-
-double relative(double error, double size) { return size > 0 ? std::sqrt(error / size) : error > 0 ? INFINITY : 0; }
 
 // `a` [N, K] against the original `w`, columns weighted by `importance` in the second figure.
 TensorError error_of(const Tensor& a, const Tensor& w, const Tensor& importance, ThreadPool& pool) {
@@ -59,9 +58,9 @@ TensorError error_of(const Tensor& a, const Tensor& w, const Tensor& importance,
     all.weighted_error += s.weighted_error;
     all.weighted_size += s.weighted_size;
   }
-  const double outputs =
-      importance.defined() ? relative(all.weighted_error, all.weighted_size) : std::numeric_limits<double>::quiet_NaN();
-  return {relative(all.error, all.size), outputs};
+  const double outputs = importance.defined() ? relative_rms(all.weighted_error, all.weighted_size)
+                                              : std::numeric_limits<double>::quiet_NaN();
+  return {relative_rms(all.error, all.size), outputs};
 }
 
 }  // namespace

@@ -70,20 +70,10 @@ Json drift_rows(const Report& r) {
 
 }  // namespace
 
-int64_t Report::weights() const {
-  int64_t n = 0;
-  for (const PlannedTensor& t : tensors) n += t.shape.numel();
-  return n;
-}
-
-double Report::bits_per_weight() const { return 8.0 * static_cast<double>(bytes()) / static_cast<double>(weights()); }
-
-std::vector<std::optional<double>> effects_of_each(const ModelSpec& spec, const ParamStore& original,
-                                                   const ParamStore& quantized,
-                                                   const std::vector<PlannedTensor>& tensors, const Runtime& runtime,
+std::vector<std::optional<double>> effects_of_each(const Model& original, const ParamStore& quantized,
+                                                   const std::vector<PlannedTensor>& tensors,
                                                    std::span<const int32_t> ids,
                                                    const std::function<void(int64_t)>& advance) {
-  const Model reference(spec, original, runtime);
   std::vector<std::optional<double>> out;
   for (const PlannedTensor& t : tensors) {
     out.emplace_back();
@@ -91,9 +81,9 @@ std::vector<std::optional<double>> effects_of_each(const ModelSpec& spec, const 
       advance(static_cast<int64_t>(ids.size()));
       continue;
     }
-    ParamStore one = original;
+    ParamStore one = original.params();
     one.set(t.name, quantized.get(t.name));
-    out.back() = compare(reference, Model(spec, std::move(one), runtime), ids, 0, advance).mean_kl;
+    out.back() = compare(original, Model(original.spec(), std::move(one), original.runtime()), ids, 0, advance).mean_kl;
   }
   return out;
 }

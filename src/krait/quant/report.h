@@ -29,15 +29,14 @@ struct Report {
   std::vector<DriftPoint> drift;
 
   int64_t bytes() const { return planned_bytes(tensors); }
-  int64_t weights() const;
-  double bits_per_weight() const;
+  int64_t weights() const { return planned_weights(tensors); }
+  double bits_per_weight() const { return planned_bits_per_weight(tensors); }
 };
 
 // Mean KL on `ids` of the model with one tensor quantized and the others as they are, for each quantized matrix of the
 // plan; nothing for the others. `advance` is told the tokens of each step; plan × ids in all.
-std::vector<std::optional<double>> effects_of_each(const ModelSpec&, const ParamStore& original,
-                                                   const ParamStore& quantized, const std::vector<PlannedTensor>&,
-                                                   const Runtime&, std::span<const int32_t> ids,
+std::vector<std::optional<double>> effects_of_each(const Model& original, const ParamStore& quantized,
+                                                   const std::vector<PlannedTensor>&, std::span<const int32_t> ids,
                                                    const std::function<void(int64_t)>& advance);
 
 std::string to_json(const Report&);

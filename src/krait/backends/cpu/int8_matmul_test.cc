@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "krait/backends/cpu/cpu_backend.h"
+#include "krait/backends/cpu/kernel_testing.h"
 #include "krait/core/half.h"
 #include "krait/core/rng.h"
 #include "krait/core/tensor.h"
@@ -19,7 +20,6 @@ namespace {
 #define KRAIT_NAME(name) DType::k##name,
 constexpr DType kTypes[] = {KRAIT_BLOCK_TYPES(KRAIT_NAME)};
 #undef KRAIT_NAME
-constexpr float kCanary = 12345.0f;
 
 int64_t block(DType t) { return block_of(t).elements; }
 
@@ -69,38 +69,20 @@ struct Weight {
     reference::dequantize_row(dtype, row(n), K, v.data());
     return v;
   }
-  // From an address of the least alignment; checks that packing stays inside its buffer.
+  // From an address of the least alignment.
   Tensor pack(const KernelSet& set, ThreadPool& pool) const {
-    const auto bytes = static_cast<int64_t>(set.packed_weight_bytes(dtype, N, K));
-    Tensor packed = Tensor::empty({bytes + 64}, DType::kU8);
-    std::memset(packed.bytes(), 0xAB, static_cast<size_t>(bytes + 64));
-    std::vector<char> shifted(raw.size() + 2);
-    std::memcpy(shifted.data() + 2, raw.data(), raw.size());
-    set.pack_weight({&pool}, {shifted.data() + 2, dtype, N, K, packed.bytes()});
-    for (int64_t i = bytes; i < bytes + 64; ++i) EXPECT_EQ(static_cast<int>(packed.bytes()[i]), 0xAB);
-    return packed;
+    return testing_util::pack_shifted(set, pool, raw, 2, dtype, N, K);
   }
   DType dtype;
   int64_t N, K;
   std::vector<char> raw;
 };
 
-std::vector<float> random_floats(int64_t n, uint64_t seed) {
-  Rng rng(seed, 1);
-  std::vector<float> v(static_cast<size_t>(n));
-  for (float& f : v) f = static_cast<float>(rng.normal());
-  return v;
-}
-
 // y [M, ldy] with canaries where nothing may be written.
 std::vector<float> run(const KernelSet& set, ThreadPool& pool, const Weight& w, const Tensor& packed, const float* x,
                        int64_t ldx, int64_t M, int64_t ldy, const float* bias) {
-  std::vector<float> y(static_cast<size_t>((M + 1) * ldy), kCanary);
-  set.matmul({&pool}, {x, ldx, packed.bytes(), w.dtype, Compute::kF32, bias, y.data(), ldy, M, w.N, w.K});
-  for (int64_t m = 0; m <= M; ++m) {
-    for (int64_t n = m < M ? w.N : 0; n < ldy; ++n) EXPECT_EQ(y[static_cast<size_t>(m * ldy + n)], kCanary);
-  }
-  return y;
+  return testing_util::run_matmul(set, pool,
+                                  {x, ldx, packed.bytes(), w.dtype, Compute::kF32, bias, nullptr, 0, M, w.N, w.K}, ldy);
 }
 
 // The definition, straight from the file's bytes.
@@ -154,7 +136,7 @@ TEST_F(Int8MatmulTest, TrapD4_PackedWeightsGiveTheBitsOfTheirFile) {
         const int64_t K = block(t) * (1 + (i++ % 3)), ldx = K + i % 4, ldy = N + i % 3;
         SCOPED_TRACE("M " + std::to_string(M) + " N " + std::to_string(N) + " K " + std::to_string(K));
         const Weight w(t, N, K, static_cast<uint64_t>(N + K));
-        const std::vector<float> x = random_floats(M * ldx, 7), bias = random_floats(N, 8);
+        const std::vector<float> x = testing_util::normals(M * ldx, 7), bias = testing_util::normals(N, 8);
         const float* b = i % 2 == 0 ? bias.data() : nullptr;
         expect_same(run(set, pool_, w, w.pack(set, pool_), x.data(), ldx, M, ldy, b), ldy,
                     define(w, x.data(), ldx, M, b), M, N);
@@ -168,7 +150,7 @@ TEST_F(Int8MatmulTest, LargerSizesGiveTheBitsOfTheDefinition) {
     if (std::strcmp(set.name, "cpu-scalar") == 0) return;
     for (const auto& [M, N, K] : {std::tuple<int64_t, int64_t, int64_t>{1, 300, 1024}, {70, 48, 768}, {400, 17, 256}}) {
       const Weight w(t, N, K, 2);
-      const std::vector<float> x = random_floats(M * K, 3);
+      const std::vector<float> x = testing_util::normals(M * K, 3);
       expect_same(run(set, pool_, w, w.pack(set, pool_), x.data(), K, M, N, nullptr), N,
                   define(w, x.data(), K, M, nullptr), M, N);
     }
@@ -185,7 +167,7 @@ TEST_F(Int8MatmulTest, RowsAreInvariant) {
     const int64_t kRows = std::strcmp(set.name, "cpu-scalar") == 0 ? 5 : 70;
     const Weight w(t, N, K, 3);
     const Tensor packed = w.pack(set, pool_);
-    const std::vector<float> x = random_floats(kRows * K, 4), bias = random_floats(N, 5);
+    const std::vector<float> x = testing_util::normals(kRows * K, 4), bias = testing_util::normals(N, 5);
     const std::vector<float> all = run(set, one, w, packed, x.data(), K, kRows, N, bias.data());
     for (int64_t M = 1; M <= kRows; ++M) {
       const auto first = static_cast<int64_t>(rng.below(static_cast<uint64_t>(kRows - M + 1)));
@@ -210,7 +192,7 @@ TEST_F(Int8MatmulTest, RowsAreInvariant) {
 TEST_F(Int8MatmulTest, TrapB8_RepeatedCallsAreEqual) {
   each([&](const KernelSet& set, DType t) {
     const Weight w(t, 50, 256, 1);
-    const std::vector<float> x = random_floats(16 * 256, 2);
+    const std::vector<float> x = testing_util::normals(16 * 256, 2);
     const std::vector<float> first = run(set, pool_, w, w.pack(set, pool_), x.data(), 256, 16, 50, nullptr);
     for (int i = 0; i < 5; ++i) {
       ThreadPool other(1 + i % 3);
@@ -224,7 +206,7 @@ TEST_F(Int8MatmulTest, TrapH3_SixteenRowsAreOnePass) {
   each([&](const KernelSet& set, DType t) {
     const Weight w(t, 100, 256, 1);
     const Tensor packed = w.pack(set, pool_);
-    const std::vector<float> x = random_floats(16 * 256, 2);
+    const std::vector<float> x = testing_util::normals(16 * 256, 2);
     const std::vector<float> all = run(set, pool_, w, packed, x.data(), 256, 16, 100, nullptr);
     for (int64_t m = 0; m < 16; ++m) {
       const std::vector<float> y = run(set, pool_, w, packed, x.data() + m * 256, 256, 1, 100, nullptr);
@@ -238,7 +220,7 @@ TEST_F(Int8MatmulTest, MatchesTheDequantizedWeight) {
   each([&](const KernelSet& set, DType t) {
     constexpr int64_t M = 3, N = 33, K = 1024;
     const Weight w(t, N, K, 11);
-    const std::vector<float> x = random_floats(M * K, 12), bias = random_floats(N, 13);
+    const std::vector<float> x = testing_util::normals(M * K, 12), bias = testing_util::normals(N, 13);
     const std::vector<float> y = run(set, pool_, w, w.pack(set, pool_), x.data(), K, M, N, bias.data());
     for (int64_t n = 0; n < N; ++n) {
       const std::vector<float> v = w.values(n);
@@ -282,7 +264,7 @@ TEST_F(Int8MatmulTest, InfinityAndNaNShow) {
     Weight w(t, N, K, 1);
     edit_halves(t, w.raw.data() + 4 * bytes_of(t, K), [](uint16_t* d, uint16_t*) { *d = 0x7E00; });
     const Tensor packed = w.pack(set, pool_);
-    std::vector<float> x = random_floats(M * K, 2);
+    std::vector<float> x = testing_util::normals(M * K, 2);
     const std::vector<float> clean = run(set, pool_, w, packed, x.data(), K, M, N, nullptr);
     x[3 * K + 44] = std::numeric_limits<float>::infinity();
     x[7 * K + 2] = std::numeric_limits<float>::quiet_NaN();
@@ -307,7 +289,7 @@ TEST_F(Int8MatmulTest, MagnitudesOfActivations) {
     const Weight w(t, 18, 256, 1);
     const Tensor packed = w.pack(set, pool_);
     for (float size : {0.0f, 1e-45f, 0x1p-119f, 0x1p-118f, 0x1p-100f, 1.0f, 0x1p100f}) {
-      std::vector<float> x = random_floats(5 * 256, 3);
+      std::vector<float> x = testing_util::normals(5 * 256, 3);
       for (float& v : x) v = std::max(-1.0f, std::min(1.0f, v)) * size;
       const std::vector<float> y = run(set, pool_, w, packed, x.data(), 256, 5, 18, nullptr);
       expect_same(y, 18, define(w, x.data(), 256, 5, nullptr), 5, 18);

@@ -12,6 +12,7 @@
 #include "krait/backends/cpu/cpu_backend.h"
 #include "krait/core/rng.h"
 #include "krait/core/seq_spans.h"
+#include "krait/core/tensor.h"
 #include "tests/tolerances.h"
 
 namespace krait::testing_util {
@@ -63,6 +64,33 @@ inline std::string set_name(const testing::TestParamInfo<const KernelSet*>& info
     if (c == '-') c = '_';
   }
   return name;
+}
+
+// A weight [N, K], `raw` as a checkpoint holds it, packed from an address that lies `shift` bytes behind an aligned
+// one; checks that packing stays inside its buffer.
+inline Tensor pack_shifted(const KernelSet& set, ThreadPool& pool, const std::vector<char>& raw, int64_t shift,
+                           DType dtype, int64_t N, int64_t K) {
+  const auto bytes = static_cast<int64_t>(set.packed_weight_bytes(dtype, N, K));
+  Tensor packed = Tensor::empty({bytes + 64}, DType::kU8);
+  std::memset(packed.bytes(), 0xAB, static_cast<size_t>(bytes + 64));
+  std::vector<char> shifted(raw.size() + static_cast<size_t>(shift));
+  std::memcpy(shifted.data() + shift, raw.data(), raw.size());
+  set.pack_weight({&pool}, {shifted.data() + shift, dtype, N, K, packed.bytes()});
+  for (int64_t i = bytes; i < bytes + 64; ++i) EXPECT_EQ(static_cast<int>(packed.bytes()[i]), 0xAB);
+  return packed;
+}
+
+// y [M, ldy] of a matmul, in a buffer of canaries: where nothing may be written they must still stand. `p.y`, `p.ldy`
+// are filled in here.
+inline std::vector<float> run_matmul(const KernelSet& set, ThreadPool& pool, MatmulParams p, int64_t ldy) {
+  std::vector<float> y(static_cast<size_t>((p.M + 1) * ldy), kCanary);
+  p.y = y.data();
+  p.ldy = ldy;
+  set.matmul({&pool}, p);
+  for (int64_t m = 0; m <= p.M; ++m) {
+    for (int64_t n = m < p.M ? p.N : 0; n < ldy; ++n) EXPECT_EQ(y[static_cast<size_t>(m * ldy + n)], kCanary);
+  }
+  return y;
 }
 
 inline bool same_bits(const float* a, const float* b, int64_t n) {

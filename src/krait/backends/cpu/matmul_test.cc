@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "krait/backends/cpu/cpu_backend.h"
+#include "krait/backends/cpu/kernel_testing.h"
 #include "krait/core/half.h"
 #include "krait/core/rng.h"
 #include "krait/core/tensor.h"
@@ -17,7 +18,6 @@ namespace {
 
 constexpr DType kDTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
 constexpr Compute kComputes[] = {Compute::kF32, Compute::kBF16x2, Compute::kBF16};
-constexpr float kCanary = 12345.0f;
 
 // A weight as a checkpoint holds it, and packed for one kernel set.
 struct Weight {
@@ -32,38 +32,20 @@ struct Weight {
     std::memcpy(raw.data() + static_cast<size_t>(i) * size,
                 size == 4 ? static_cast<void*>(&v) : const_cast<uint16_t*>(&half), size);
   }
-  // From an address that is aligned to one element only; checks that packing stays inside its buffer.
+  // From an address that is aligned to one element only.
   Tensor pack(const KernelSet& set, ThreadPool& pool) const {
-    const auto bytes = static_cast<int64_t>(set.packed_weight_bytes(dtype, N, K));
-    Tensor packed = Tensor::empty({bytes + 64}, DType::kU8);
-    std::memset(packed.bytes(), 0xAB, static_cast<size_t>(bytes + 64));
-    std::vector<char> shifted(raw.size() + 4);
-    std::memcpy(shifted.data() + size_of(dtype) % 4, raw.data(), raw.size());
-    set.pack_weight({&pool}, {shifted.data() + size_of(dtype) % 4, dtype, N, K, packed.bytes()});
-    for (int64_t i = bytes; i < bytes + 64; ++i) EXPECT_EQ(static_cast<int>(packed.bytes()[i]), 0xAB);
-    return packed;
+    return testing_util::pack_shifted(set, pool, raw, size_of(dtype) % 4, dtype, N, K);
   }
   DType dtype;
   int64_t N, K;
   std::vector<char> raw;
 };
 
-std::vector<float> random_floats(int64_t n, uint64_t seed) {
-  Rng rng(seed, 1);
-  std::vector<float> v(static_cast<size_t>(n));
-  for (float& f : v) f = static_cast<float>(rng.normal());
-  return v;
-}
-
 // y [M, ldy] with canaries where nothing may be written.
 std::vector<float> run(const KernelSet& set, ThreadPool& pool, const Weight& w, const Tensor& packed, Compute compute,
                        const float* x, int64_t ldx, int64_t M, int64_t ldy, const float* bias) {
-  std::vector<float> y(static_cast<size_t>((M + 1) * ldy), kCanary);
-  set.matmul({&pool}, {x, ldx, packed.bytes(), w.dtype, compute, bias, y.data(), ldy, M, w.N, w.K});
-  for (int64_t m = 0; m <= M; ++m) {
-    for (int64_t n = m < M ? w.N : 0; n < ldy; ++n) EXPECT_EQ(y[static_cast<size_t>(m * ldy + n)], kCanary);
-  }
-  return y;
+  return testing_util::run_matmul(set, pool, {x, ldx, packed.bytes(), w.dtype, compute, bias, nullptr, 0, M, w.N, w.K},
+                                  ldy);
 }
 
 double norm(const float* x, int64_t n) {
@@ -80,7 +62,7 @@ void expect_matches(const KernelSet& set, ThreadPool& pool, DType dtype, Compute
   const Weight w(dtype, N, K, static_cast<uint64_t>(N * 1000 + K));
   const Tensor packed = w.pack(set, pool);
   const int64_t ldx = K + M % 3, ldy = N + K % 4;
-  const std::vector<float> x = random_floats(M * ldx, 7), bias = random_floats(N, 8);
+  const std::vector<float> x = testing_util::normals(M * ldx, 7), bias = testing_util::normals(N, 8);
   const float* b = (N + K) % 2 == 0 ? bias.data() : nullptr;
   const std::vector<float> y = run(set, pool, w, packed, compute, x.data(), ldx, M, ldy, b);
   std::vector<double> norms;
@@ -144,7 +126,7 @@ TEST_F(MatmulTest, RowsAreInvariant) {
     const Weight w(dtype, N, K, 3);
     const Tensor packed = w.pack(set, pool_);
     constexpr int64_t kRows = 40;
-    const std::vector<float> x = random_floats(kRows * K, 4), bias = random_floats(N, 5);
+    const std::vector<float> x = testing_util::normals(kRows * K, 4), bias = testing_util::normals(N, 5);
     const std::vector<float> all = run(set, one, w, packed, compute, x.data(), K, kRows, N, bias.data());
     for (int64_t M = 1; M <= kRows; ++M) {
       const auto first = static_cast<int64_t>(rng.below(static_cast<uint64_t>(kRows - M + 1)));
@@ -173,7 +155,7 @@ TEST_F(MatmulTest, RowsAndColumnsAreInvariantAtLargerSizes) {
     constexpr int64_t M = 801, N = 200, K = 515, kCols = 37;
     const Weight w(dtype, N, K, 3);
     const Tensor packed = w.pack(set, pool_);
-    const std::vector<float> x = random_floats(M * K, 4);
+    const std::vector<float> x = testing_util::normals(M * K, 4);
     const std::vector<float> all = run(set, pool_, w, packed, compute, x.data(), K, M, N, nullptr);
     for (int64_t m : {int64_t{0}, int64_t{383}, int64_t{384}, int64_t{800}}) {
       const std::vector<float> y = run(set, pool_, w, packed, compute, x.data() + m * K, K, 1, N, nullptr);
@@ -202,7 +184,7 @@ TEST_F(MatmulTest, InfinityAndNaNStayInTheirRow) {
     constexpr int64_t M = 13, N = 19, K = 45;
     const Weight w(dtype, N, K, 1);
     const Tensor packed = w.pack(set, pool_);
-    std::vector<float> x = random_floats(M * K, 2);
+    std::vector<float> x = testing_util::normals(M * K, 2);
     const std::vector<float> clean = run(set, pool_, w, packed, compute, x.data(), K, M, N, nullptr);
     x[3 * K + 44] = std::numeric_limits<float>::infinity();
     x[7 * K + 2] = std::numeric_limits<float>::quiet_NaN();
@@ -255,7 +237,7 @@ TEST_F(MatmulTest, SubnormalNumbers) {
 TEST_F(MatmulTest, ZeroActivationsGiveTheBias) {
   each([&](const KernelSet& set, DType dtype, Compute compute) {
     const Weight w(dtype, 21, 33, 1);
-    const std::vector<float> x(3 * 33, 0.0f), bias = random_floats(21, 6);
+    const std::vector<float> x(3 * 33, 0.0f), bias = testing_util::normals(21, 6);
     const std::vector<float> y = run(set, pool_, w, w.pack(set, pool_), compute, x.data(), 33, 3, 21, bias.data());
     for (size_t i = 0; i < 63; ++i) EXPECT_EQ(y[i], bias[i % 21]);
   });

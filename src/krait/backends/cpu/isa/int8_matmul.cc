@@ -1,5 +1,6 @@
 // Driver of the integer matmul: quantizes activations, cuts the output into tasks, walks a task in tiles.
 #include "krait/backends/cpu/isa/int8_tile.h"
+#include "krait/backends/cpu/isa/integers.h"
 #include "krait/backends/cpu/isa/ops.h"
 #include "krait/backends/cpu/workspace.h"
 
@@ -11,10 +12,6 @@ constexpr int64_t kChunkBytes = 384 << 10;  // of quantized rows, so that they s
 constexpr int64_t kTaskMin = 1 << 17;       // products below which a task costs less than handing it out
 constexpr int64_t kQuantizeMin = 1 << 14;   // elements below which the same holds for quantization
 constexpr int64_t kPanelsPerTask = 16;
-
-int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // One panel of quantized rows.
 struct Piece {

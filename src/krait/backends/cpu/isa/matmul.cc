@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "krait/backends/cpu/isa/int8_tile.h"
+#include "krait/backends/cpu/isa/integers.h"
 #include "krait/backends/cpu/isa/matmul_pack.h"
 #include "krait/backends/cpu/isa/ops.h"
 #include "krait/backends/cpu/workspace.h"
@@ -13,10 +14,6 @@ constexpr int64_t kRowChunk = 384;  // rows packed at a time: a multiple of kMax
 constexpr int64_t kBlockK = 256;    // k values of a block, so that a block's activations and weights stay in L2
 constexpr int64_t kPanelsPerTask = 8;
 constexpr int64_t kTaskMin = 1 << 16;  // products below which a task costs less than handing it out
-
-int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // One packed panel of activations.
 struct Piece {
