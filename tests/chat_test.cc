@@ -96,18 +96,40 @@ TEST_F(Chat, CommandsThatMakeNoSenseLeaveTheChatAsItIs) {
 
 TEST_F(Chat, OnATerminal) {
   Terminal t({"run", model("mamba2", kTestTemplate), "-n", "-1", "--ignore-eos", "--save-state", path("s")});
-  ASSERT_TRUE(t.shows("> ")) << t.screen();
+  ASSERT_TRUE(t.shows(kPrompt)) << t.screen();
   t.type("hello\n");
   ASSERT_TRUE(t.shows("hello")) << t.screen();
   usleep(200'000);
   t.type("\x03");  // stops the answer, not the program
-  ASSERT_TRUE(t.shows("> ")) << t.screen();
+  ASSERT_TRUE(t.shows(kPrompt)) << t.screen();
   t.type("half\x03");  // throws away what was typed
   ASSERT_TRUE(t.shows("Ctrl-D")) << t.screen();
   t.type("/stats\n");
   ASSERT_TRUE(t.shows("1 turn(s)")) << t.screen();
   t.type("\x04");
   EXPECT_EQ(t.wait(), 0);
+  EXPECT_TRUE(fs::exists(path("s")));
+}
+
+TEST_F(Chat, ASignalThatComesBeforeTheReadIsNotLost) {
+  Terminal t({"run", model("mamba2", kTestTemplate)});
+  ASSERT_TRUE(t.shows(kPrompt)) << t.screen();
+  for (int i = 0; i < 200; ++i) {  // the next one while the prompt is on its way
+    t.kill(SIGINT);
+    ASSERT_TRUE(t.shows("Ctrl-D")) << i << "\n" << t.screen();
+  }
+  t.kill(SIGTERM);
+  EXPECT_EQ(t.wait(), 128 + SIGTERM);
+}
+
+TEST_F(Chat, TerminatedInAnAnswerItSavesAndLeaves) {
+  Terminal t({"run", model("mamba2", kTestTemplate), "-n", "-1", "--ignore-eos", "--save-state", path("s")});
+  ASSERT_TRUE(t.shows(kPrompt)) << t.screen();
+  t.type("hello\n");
+  ASSERT_TRUE(t.shows("hello\r\n")) << t.screen();
+  ASSERT_TRUE(t.shows_more()) << t.screen();
+  t.kill(SIGTERM);
+  EXPECT_EQ(t.wait(), 128 + SIGTERM);
   EXPECT_TRUE(fs::exists(path("s")));
 }
 

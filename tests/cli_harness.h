@@ -125,6 +125,9 @@ class Child {
 
 inline Finished krait(const Args& args, const std::string& in = "") { return Child(args, in).wait(); }
 
+// What a chat writes to a terminal before it reads; no random text happens to hold it.
+constexpr const char* kPrompt = "\033[1;32m> \033[0m";
+
 // The program on a terminal.
 class Terminal {
  public:
@@ -140,21 +143,17 @@ class Terminal {
   }
   // Waits until `text` has been shown since the last call; false after 20 seconds or at the end.
   bool shows(const std::string& text) {
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    for (;;) {
-      if (const size_t at = screen_.find(text, seen_); at != std::string::npos) {
-        seen_ = at + text.size();
-        return true;
-      }
-      pollfd p{fd_, POLLIN, 0};
-      char part[4096];
-      if (std::chrono::steady_clock::now() > until) return false;
-      if (poll(&p, 1, 1000) <= 0) continue;
-      const ssize_t n = read(fd_, part, sizeof part);
-      if (n <= 0) return false;
-      screen_.append(part, static_cast<size_t>(n));
-    }
+    return shows([&] {
+      const size_t at = screen_.find(text, seen_);
+      if (at != std::string::npos) seen_ = at + text.size();
+      return at != std::string::npos;
+    });
   }
+  // The same for anything at all.
+  bool shows_more() {
+    return shows([&] { return std::exchange(seen_, screen_.size()) < screen_.size(); });
+  }
+  void kill(int signal) const { ::kill(pid_, signal); }
   bool running() const { return ::kill(pid_, 0) == 0 && waitpid(pid_, nullptr, WNOHANG) == 0; }
   const std::string& screen() const { return screen_; }
   // Hangs up and returns the exit code.
@@ -168,6 +167,20 @@ class Terminal {
   }
 
  private:
+  bool shows(const std::function<bool()>& done) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!done()) {
+      pollfd p{fd_, POLLIN, 0};
+      char part[4096];
+      if (std::chrono::steady_clock::now() > until) return false;
+      if (poll(&p, 1, 1000) <= 0) continue;
+      const ssize_t n = read(fd_, part, sizeof part);
+      if (n <= 0) return false;
+      screen_.append(part, static_cast<size_t>(n));
+    }
+    return true;
+  }
+
   pid_t pid_ = -1;
   int fd_ = -1;
   std::string screen_;

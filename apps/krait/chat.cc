@@ -39,11 +39,10 @@ class Chat {
     if (start) conversation_.load(std::move(start));
     greet();
     if (args_.has_prompt) handle(args_.prompt);
-    for (std::string line; !leave_ && !out_.closed() && next_message(line);) handle(line);
+    for (std::string line; !leave_ && !terminated_ && !out_.closed() && next_message(line);) handle(line);
     if (terminal_ && !leave_) out_.write("\n");
     if (!args_.save_state.empty()) save(args_.save_state);
-    const int signal = Signals::received();
-    return signal == SIGTERM ? 128 + signal : 0;
+    return terminated_ ? 128 + SIGTERM : 0;
   }
 
  private:
@@ -60,9 +59,10 @@ class Chat {
       if (terminal_) out_.write(message.empty() ? "\033[1;32m> \033[0m" : "\033[1;32m. \033[0m");
       std::string line;
       const LineEnd end = lines_.next(line);
-      if (end == LineEnd::kEndOfFile || Signals::received() == SIGTERM) return false;
+      if (end == LineEnd::kEndOfFile) return false;
       if (end == LineEnd::kInterrupted) {
-        Signals::clear();
+        take_signal();
+        if (terminated_) return false;
         message.clear();
         if (terminal_) out_.write("\n");
         note("Ctrl-D or /exit leaves.");
@@ -77,7 +77,6 @@ class Chat {
 
   // A message or a command. What goes wrong is said and leaves the conversation as it was.
   void handle(const std::string& line) {
-    Signals::clear();
     try {
       if (line.starts_with("//")) {
         say(line.substr(1));
@@ -89,8 +88,12 @@ class Chat {
     } catch (const Error& e) {
       note(text::escape_controls(e.what()));
     }
+    take_signal();
     out_.rethrow();
   }
+
+  // A Ctrl-C has done its work when the answer or the line that it stopped is gone.
+  void take_signal() { terminated_ |= Signals::take() == SIGTERM; }
 
   void say(const std::string& message) {
     const std::string text = require_utf8(message, "the message", args_.lossy_utf8);
@@ -173,7 +176,7 @@ class Chat {
   Output out_;
   Conversation conversation_;
   LineReader lines_;
-  bool terminal_, leave_ = false, ends_line_ = true;
+  bool terminal_, leave_ = false, terminated_ = false, ends_line_ = true;
   int64_t read_ = 0, written_ = 0;
   std::string last_;
 };

@@ -45,18 +45,22 @@ class Signals {
   Signals& operator=(const Signals&) = delete;
 
   static const std::atomic<bool>& interrupted();
-  static int received();  // the last signal, 0: none since clear()
-  static void clear();
-  static void check();  // throws Interrupted if one was received
+  static int received();  // 0: none since take(); SIGTERM where both came
+  static int take();      // received(), which is then forgotten; one that comes meanwhile is kept
+  static void check();    // throws Interrupted if one was received
 };
 
 enum class LineEnd : uint8_t { kLine, kEndOfFile, kInterrupted };
-// Reads lines from standard input without losing any to a signal.
+// Reads lines from standard input. A signal that was noted, before the call or in it, ends it and what was typed so far
+// is thrown away; it stays noted until Signals::take().
 class LineReader {
  public:
   LineEnd next(std::string& line);  // without its newline
 
  private:
+  void read_more();
+
+  bool at_end_ = false;
   std::string buffer_;
 };
 
