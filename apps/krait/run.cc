@@ -53,7 +53,7 @@ int finish(const RunArgs& a, const Outcome& o) {
   return 128 + signal;
 }
 
-int run_once(const RunArgs& a, const Session& s, const std::string& prompt, std::shared_ptr<const State> start,
+int run_once(const RunArgs& a, const Session& s, const std::string& prompt, const std::shared_ptr<const State>& start,
              double load_seconds) {
   Job job{a, s, encode_prompt(a, s, prompt, start.get()), start, sampler_params(a, s), stop_ids(a, s)};
   if (job.prompt.empty() && (!start || start->position() == 0)) {

@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little, "files are little-endi
 
 constexpr std::array<char, 8> kMagic = {'K', 'R', 'A', 'I', 'T', 'S', 'T', '\n'};
 constexpr size_t kAlignment = 64;  // of every tensor
-constexpr size_t kSizeOffset = 16, kSmallest = 72;
+constexpr size_t kSmallest = 72;   // bytes of a file
 constexpr uint32_t kLongestName = 256;
 
 // Type codes of the file; what a state tensor may be.

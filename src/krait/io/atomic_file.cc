@@ -55,7 +55,7 @@ void sync_folder(const fs::path& path) {
 
 }  // namespace
 
-AtomicFile::AtomicFile(fs::path path, Poll poll) : path_(resolve(path)), poll_(std::move(poll)) {
+AtomicFile::AtomicFile(const fs::path& path, Poll poll) : path_(resolve(path)), poll_(std::move(poll)) {
   struct stat st{};
   const bool exists = ::stat(path_.c_str(), &st) == 0;
   if (exists && !S_ISREG(st.st_mode)) {  // never rename over a folder or a device

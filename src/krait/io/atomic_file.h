@@ -15,7 +15,7 @@ using Poll = std::function<void()>;
 // failure (full disk included) throws kFailed.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path path, Poll poll = {});
+  explicit AtomicFile(const std::filesystem::path& path, Poll poll = {});
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
