@@ -137,7 +137,6 @@ TEST_F(CliTest, TrapH6_KernelsOfALayer) {
     const std::string m = model(generation);
     const json j =
         krait({"bench", m, "-p", "0", "-n", "4", "-r", "1", "--profile", "--no-roofline", "--json"}).parsed();
-    EXPECT_THAT(j["kernels"].get<std::string>(), testing::StartsWith("cpu-"));  // trap H8: which kernels run is said
     double calls = 0;
     for (const json& op : j["rows"][0]["profile"])
       calls += op["op"] == "outside kernels" ? 0 : op["calls"].get<double>();
@@ -145,6 +144,19 @@ TEST_F(CliTest, TrapH6_KernelsOfALayer) {
     EXPECT_GT(layer, 2) << generation;
     EXPECT_LE(layer, kernels) << generation;
   }
+}
+
+// Which kernels run is said, and those that were asked for run or nothing does.
+TEST_F(CliTest, TrapH8_KernelsAreNamedAndNeverReplaced) {
+  const std::string m = model();
+  const Args bench = {"bench", m, "-p", "4", "-n", "0", "-r", "1", "--no-roofline"};
+  EXPECT_THAT(krait(bench + Args{"--json"}).parsed()["kernels"].get<std::string>(), testing::StartsWith("cpu-"));
+  EXPECT_EQ(krait(bench + Args{"--json", "--kernels", "cpu-scalar"}).parsed()["kernels"], "cpu-scalar");
+  EXPECT_THAT(krait(bench + Args{"--kernels", "cpu-scalar"}).out, HasSubstr("cpu-scalar"));
+  const Finished f = krait({"run", m, "-p", "a", "-n", "1", "--kernels", "cpu-amx"});
+  EXPECT_EQ(f.code, 2);
+  EXPECT_THAT(f.err, HasSubstr("cpu-amx"));
+  EXPECT_EQ(f.out, "");
 }
 
 TEST_F(CliTest, TokenizeThereAndBack) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <limits>
 
@@ -238,6 +239,28 @@ TEST(Load, TrapC5_FormOfA) {
   EXPECT_TRUE(f.load().blocks[0].config.flag("softplus_A"));
   f.set_ssm("A_activation", Json("relu"));
   EXPECT_THAT(f.refusal(), HasSubstr("'relu'"));
+}
+
+// Files may hold everything in 16 bits, convolutions, A_log and norms too: the model is the one whose tensors have
+// those values in f32.
+TEST(Load, TrapH7_ConvolutionsAndVectorsOf16Bits) {
+  for (const ModelSpec& spec : {tiny_mamba1(), tiny_mamba2(), tiny_mamba3()}) {
+    for (const DType dtype : {DType::kF16, DType::kBF16}) {
+      Folder half(spec);
+      Folder wide(spec);
+      for (auto& [name, t] : half.tensors) {
+        t = from_f32(t, dtype);
+        wide.tensors.at(name) = to_f32(t);
+      }
+      half.load();
+      wide.load();
+      for (const ParamSpec& p : model_params(spec)) {
+        const Tensor have = half.params.f32(p.name), want = wide.params.f32(p.name);
+        ASSERT_EQ(have.shape(), want.shape());
+        EXPECT_EQ(std::memcmp(have.bytes(), want.bytes(), static_cast<size_t>(want.nbytes())), 0) << p.name;
+      }
+    }
+  }
 }
 
 TEST(Load, AbsurdSizesAreRefused) {
