@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <map>
 
 #include "krait/core/error.h"
 #include "krait/infer/scheduler.h"
@@ -401,11 +402,98 @@ TEST_P(EngineOf, BeamEarlyStopAndErrors) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, EngineOf, testing::ValuesIn(tiny_names()), [](const auto& i) { return i.param; });
 
-TEST(Schedule, SingleTokensFirstThenPromptsInOrder) {
-  const auto plan = [](std::vector<int64_t> pending, int64_t budget) { return schedule(pending, budget); };
-  EXPECT_THAT(plan({1, 100, 1, 50, 0}, 80), testing::ElementsAre(1, 78, 1, 0, 0));
+TEST_P(EngineOf, TrapA5_MarksAndBudgetsChangeNoBit) {
+  const auto prompt = random_ids(61, kVocab, 1);
+  const Generation alone = Engine(*model_).run(request(prompt, 9, hot(3))).generations[0];
+  const Request stranger = request(random_ids(5, kVocab, 2), 40, hot(8));
+  for (const int64_t budget : {0, 1, 3, 1000}) {
+    Engine engine(*model_, {.max_sequences = 2, .max_batch_tokens = 16});
+    std::map<int64_t, std::shared_ptr<const State>> marked;
+    Request q = request(prompt, 9, hot(3));
+    q.marks = {1, 2, 17, 60, 61};
+    q.on_mark = [&](std::shared_ptr<const State> s) { marked[s->position()] = std::move(s); };
+    engine.submit(stranger);
+    while (engine.load().writing == 0) engine.tick();
+    const int64_t r = engine.submit(q);
+    while (engine.tick(budget)) {
+      const PassTokens& pass = engine.last_pass();
+      if (pass.generated > 0) {
+        EXPECT_LE(pass.prompt, budget);
+      }
+      EXPECT_LE(pass.prompt + pass.generated, 16);
+    }
+    const Result result = *engine.take(r);
+    EXPECT_EQ(result.generations[0].ids, alone.ids) << budget;
+    EXPECT_TRUE(*result.generations[0].state == *alone.state) << budget;
+    ASSERT_EQ(marked.size(), 5u);
+    for (const auto& [position, state] : marked) {
+      Request rest = request({prompt.begin() + position, prompt.end()}, 9, hot(3));
+      rest.start = state;
+      EXPECT_EQ(Engine(*model_).run(rest).generations[0].ids, alone.ids) << position;
+    }
+  }
+}
+
+TEST_P(EngineOf, TrapG1_CancellingOneFreesItsSlotsAndNobodyElseNotices) {
+  const Generation alone = Engine(*model_).run(request(random_ids(30, kVocab, 1), 20, hot(3))).generations[0];
+  Engine engine(*model_, {.max_sequences = 3, .max_batch_tokens = 8});
+  const int64_t kept = engine.submit(request(random_ids(30, kVocab, 1), 20, hot(3)));
+  Request forks = request(random_ids(4, kVocab, 2), 1000, hot(4));
+  forks.n = 5;  // two of them run, three wait
+  const int64_t writes = engine.submit(forks);
+  while (engine.load().writing < 2) engine.tick();
+  EXPECT_EQ(engine.load().waiting, 3);
+  engine.cancel(writes);
+  EXPECT_FALSE(engine.take(writes)) << "at the next tick, not before";
+  const int64_t reads = engine.submit(request(random_ids(100, kVocab, 3), 5, hot(5)));
+  const int64_t waits = engine.submit(request(random_ids(9, kVocab, 4), 5, hot(6)));
+  const int64_t more = engine.submit(request(random_ids(9, kVocab, 4), 5, hot(6)));
+  engine.tick();
+  const Result written = *engine.take(writes);
+  ASSERT_EQ(written.generations.size(), 5u);
+  for (const Generation& g : written.generations) EXPECT_EQ(g.reason, FinishReason::kCancelled);
+  EXPECT_EQ(engine.load().waiting, 1) << "the slots went to the next ones in the same tick";
+  engine.cancel(reads);
+  engine.cancel(more);
+  engine.tick();
+  const Result read = *engine.take(reads);
+  ASSERT_EQ(read.generations.size(), 1u);
+  ASSERT_TRUE(read.generations[0].state) << "what was read of the prompt is not lost";
+  EXPECT_EQ(read.generations[0].state->position(), read.prompt_read);
+  EXPECT_LT(read.prompt_read, 100);
+  EXPECT_EQ(engine.take(more)->generations[0].reason, FinishReason::kCancelled);
+  while (engine.tick()) {
+  }
+  EXPECT_EQ(engine.take(kept)->generations[0].ids, alone.ids);
+  EXPECT_EQ(engine.take(waits)->generations[0].ids.size(), 5u);
+  EXPECT_EQ(engine.pool().free_slots(), 3);
+  EXPECT_EQ(code_of([&] { engine.cancel(waits); }), ErrorCode::kUsage) << "it was taken";
+}
+
+TEST_P(EngineOf, ATokenLeftUnreadIsNotInTheState) {
+  const auto prompt = random_ids(5, kVocab, 1);
+  Request q = request(prompt, 12, hot(4));
+  q.leave_last_unread = true;
+  q.on_token = [](const GeneratedToken& t) { return t.index < 3; };
+  const Generation g = Engine(*model_).run(q).generations[0];
+  EXPECT_EQ(g.ids.size(), 4u);
+  EXPECT_EQ(g.state->position(), 5 + 3);
+}
+
+TEST(Schedule, WritersFirstThenPrompts) {
+  const auto plan = [](std::vector<int64_t> tokens, int64_t budget, int64_t prompts = kAnyTokens) {
+    std::vector<Unread> unread;
+    for (const int64_t n : tokens) unread.push_back({n, n == 1});
+    return schedule(unread, budget, prompts);
+  };
+  EXPECT_THAT(plan({1, 100, 1, 50, 0}, 80), testing::ElementsAre(1, 39, 1, 39, 0)) << "half for the oldest prompt";
   EXPECT_THAT(plan({100, 1, 50}, 200), testing::ElementsAre(100, 1, 50));
+  EXPECT_THAT(plan({1000, 90, 20}, 100), testing::ElementsAre(50, 30, 20)) << "the shortest of the others first";
+  EXPECT_THAT(plan({1000, 10}, 100), testing::ElementsAre(90, 10)) << "what others do not need is the oldest's";
   EXPECT_THAT(plan({7, 1, 1}, 3), testing::ElementsAre(1, 1, 1)) << "a prompt always gets on";
+  EXPECT_THAT(plan({7, 1, 1}, 9, 0), testing::ElementsAre(0, 1, 1)) << "unless it is told not to";
+  EXPECT_THAT(plan({7, 5}, 9, 0), testing::ElementsAre(1, 0)) << "but something is read";
+  EXPECT_THAT(plan({1, 7, 5}, 9, 4), testing::ElementsAre(1, 2, 2));
   EXPECT_THAT(plan({0, 0}, 8), testing::ElementsAre(0, 0));
 }
 

@@ -5,8 +5,8 @@
 
 #include "generate.h"
 #include "krait/core/error.h"
+#include "krait/text/token_text.h"
 #include "progress.h"
-#include "token_text.h"
 
 namespace krait::cli {
 namespace {
@@ -125,7 +125,7 @@ void Conversation::read(const std::vector<int32_t>& ids, Reply& reply) {
 
 void Conversation::answer(const Show& show, Reply& reply) {
   Turn& turn = turns_.back();
-  TokenText shown(*session_.tokenizer, options_.stops);
+  text::TokenText shown(*session_.tokenizer, options_.stops);
   std::string raw;  // what the state will have read
   Request r;
   r.start = state_;

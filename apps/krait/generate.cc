@@ -4,8 +4,8 @@
 #include <limits>
 
 #include "krait/core/error.h"
+#include "krait/text/token_text.h"
 #include "progress.h"
-#include "token_text.h"
 
 namespace krait::cli {
 namespace {
@@ -23,8 +23,8 @@ std::string reason_of(const Generation& g, const Choice& c, const Output* shown)
 }
 
 // The text of these tokens, up to a stop string.
-TokenText shown(const Job& job, std::span<const int32_t> ids) {
-  TokenText text(*job.session.tokenizer, job.args.stop);
+text::TokenText shown(const Job& job, std::span<const int32_t> ids) {
+  text::TokenText text(*job.session.tokenizer, job.args.stop);
   for (const int32_t id : ids) {
     text.push(id);
     if (text.stop() != nullptr) break;
@@ -51,7 +51,7 @@ Outcome draw(const Job& job, Output* shown) {
   const RunArgs& a = job.args;
   Outcome out;
   out.prompt_tokens = static_cast<int64_t>(job.prompt.size());
-  std::vector<TokenText> texts(static_cast<size_t>(a.parallel), TokenText(*job.session.tokenizer, a.stop));
+  std::vector<text::TokenText> texts(static_cast<size_t>(a.parallel), text::TokenText(*job.session.tokenizer, a.stop));
   ProgressBar bar("reading the prompt", out.prompt_tokens, "tokens");
   const double begin = uptime();
   double read_at = begin;
@@ -75,7 +75,7 @@ Outcome draw(const Job& job, Output* shown) {
   };
   r.on_token = [&](const GeneratedToken& t) {
     if (out.first_token_at == 0) out.first_token_at = uptime();
-    TokenText& text = texts[static_cast<size_t>(t.sequence)];
+    text::TokenText& text = texts[static_cast<size_t>(t.sequence)];
     const std::string part = text.push(t.id);
     if (shown != nullptr && !shown->try_write(part)) return false;
     return text.stop() == nullptr;
@@ -131,7 +131,7 @@ Outcome search_beams(const Job& job) {
   out.first_token_at = uptime();
   for (Hypothesis& h : found) {
     Choice c;
-    const TokenText text = shown(job, h.ids);
+    const text::TokenText text = shown(job, h.ids);
     c.text = text.text();
     if (text.stop() != nullptr) c.stop_string = *text.stop();
     c.ids = std::move(h.ids);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <deque>
 #include <map>
+#include <utility>
 
 #include "krait/core/error.h"
 #include "krait/infer/request_check.h"
@@ -18,7 +19,8 @@ struct Job {
   Request request;
   Sampler sampler;
   Result result;
-  int64_t open = 1;  // sequences that have not ended
+  int64_t open = 1;        // sequences that have not ended
+  bool cancelled = false;  // they shall
 };
 using JobPtr = std::shared_ptr<Job>;
 
@@ -37,11 +39,18 @@ struct Running {
   std::vector<int32_t> pending;  // unread tokens: the prompt's, or the one just chosen
   size_t read = 0;               // of them
   bool in_prompt = false;
+  size_t marks = 0;   // of the request's that were passed
   bool last = false;  // ends once `pending` is read
   bool ended = false;
   Generation generation;
 
   std::span<const int32_t> unread() const { return std::span(pending).subspan(read); }
+  // Up to where one pass may read: the next mark.
+  int64_t readable() const {
+    const auto& all = job->request.marks;
+    if (in_prompt && marks < all.size()) return all[marks] - static_cast<int64_t>(read);
+    return static_cast<int64_t>(unread().size());
+  }
 };
 
 }  // namespace
@@ -84,6 +93,8 @@ struct Engine::Impl {
   std::deque<Waiting> waiting;
   std::vector<Running> running;  // oldest first
   int64_t next_job = 0;
+  bool any_cancelled = false;  // Job::cancelled of some job
+  PassTokens pass;             // the last one
 
   bool cancelled() const { return options.cancel != nullptr && options.cancel->load(std::memory_order_relaxed); }
 
@@ -105,10 +116,10 @@ struct Engine::Impl {
     std::erase_if(waiting, [&](const Waiting& w) { return w.job == job; });
   }
 
-  void end(Running& r, FinishReason reason) {
+  void end(Running& r, FinishReason reason, bool with_state = true) {
     r.ended = true;
     r.generation.reason = reason;
-    if (r.job->request.keep_state) r.generation.state = std::make_shared<State>(r.sequence.state());
+    if (r.job->request.keep_state && with_state) r.generation.state = std::make_shared<State>(r.sequence.state());
     r.job->result.generations[static_cast<size_t>(r.index)] = std::move(r.generation);
     --r.job->open;
   }
@@ -124,7 +135,7 @@ struct Engine::Impl {
 
   void admit(const Waiting& w) {
     const Request& q = w.job->request;
-    Running r{w.job, w.index, w.from ? Sequence(pool, *w.from) : Sequence(pool), {}, 0, false, false, false, {}};
+    Running r{w.job, w.index, w.from ? Sequence(pool, *w.from) : Sequence(pool), {}, 0, false, 0, false, false, {}};
     if (w.index > 0) {
       r.sequence.rng().stream += static_cast<uint64_t>(w.index);
     } else {
@@ -137,11 +148,11 @@ struct Engine::Impl {
   }
 
   // One forward pass over what the scheduler picks.
-  void forward() {
-    std::vector<int64_t> pending;
-    pending.reserve(running.size());
-    for (const Running& r : running) pending.push_back(r.ended ? 0 : static_cast<int64_t>(r.unread().size()));
-    const std::vector<int64_t> now = schedule(pending, options.max_batch_tokens);
+  void forward(int64_t prompt_tokens) {
+    std::vector<Unread> unread;
+    unread.reserve(running.size());
+    for (const Running& r : running) unread.push_back({r.ended ? 0 : r.readable(), !r.in_prompt});
+    const std::vector<int64_t> now = schedule(unread, options.max_batch_tokens, prompt_tokens);
     std::vector<int32_t> ids;
     std::vector<int64_t> rows;
     SeqSpans spans;
@@ -151,6 +162,7 @@ struct Engine::Impl {
       ids.insert(ids.end(), part.begin(), part.end());
       spans.add(now[i], running[i].sequence.slot());
       rows.push_back(static_cast<int64_t>(ids.size()) - 1);
+      (running[i].in_prompt ? pass.prompt : pass.generated) += now[i];
     }
     if (ids.empty()) return;
     Tensor logits;
@@ -177,6 +189,10 @@ struct Engine::Impl {
       r.job->result.prompt_read += n;
       const Request& q = r.job->request;
       if (q.on_prefill) q.on_prefill(r.job->result.prompt_read, static_cast<int64_t>(q.prompt.size()));
+      if (r.marks < q.marks.size() && q.marks[r.marks] == static_cast<int64_t>(r.read)) {
+        ++r.marks;
+        q.on_mark(std::make_shared<const State>(r.sequence.state()));
+      }
     }
     if (r.unread().empty()) after_reading(r);
   }
@@ -215,6 +231,7 @@ struct Engine::Impl {
     r.read = 0;
     if (q.on_token && !q.on_token(token)) {
       g.reason = FinishReason::kCallback;
+      if (q.leave_last_unread) return end(r, g.reason);
       r.last = true;
     } else {
       r.last = static_cast<int64_t>(g.ids.size()) == q.max_new_tokens;
@@ -222,21 +239,22 @@ struct Engine::Impl {
     if (r.last && !q.keep_state) end(r, g.reason);  // nobody needs the last token read
   }
 
-  void cancel_all() {
+  // Ends all sequences, or those of cancelled requests. `whole`: states have read what was delivered.
+  template <class Which>
+  void cancel(Which&& which, bool whole) {
     for (Running& r : running) {
-      if (r.ended) continue;
+      if (r.ended || !which(*r.job)) continue;
       guarded(r.job, [&] {
         if (r.in_prompt) {
           r.job->result.generations.resize(1);
-        } else if (r.job->request.keep_state) {
+        } else if (r.job->request.keep_state && whole) {
           r.sequence.read(r.unread());  // the token already delivered
         }
-        end(r, r.last ? r.generation.reason : FinishReason::kCancelled);
+        end(r, r.last ? r.generation.reason : FinishReason::kCancelled, r.in_prompt || whole);
       });
     }
-    while (!waiting.empty()) {
-      const Waiting w = std::move(waiting.front());
-      waiting.pop_front();
+    std::erase_if(waiting, [&](const Waiting& w) {
+      if (!which(*w.job)) return false;
       Generation g;
       g.reason = FinishReason::kCancelled;
       if (w.job->request.keep_state && w.from) g.state = state_of(w);
@@ -244,7 +262,13 @@ struct Engine::Impl {
       all.resize(std::max(all.size(), static_cast<size_t>(w.index) + 1));
       all[static_cast<size_t>(w.index)] = std::move(g);
       --w.job->open;
-    }
+      return true;
+    });
+    drop_ended();
+  }
+
+  void drop_ended() {
+    std::erase_if(running, [](const Running& r) { return r.ended; });
   }
 
   // What a sequence that never got a slot would have begun with.
@@ -256,15 +280,23 @@ struct Engine::Impl {
     return s;
   }
 
-  bool tick() {
+  bool tick(int64_t prompt_tokens) {
+    pass = {};
     if (cancelled()) {
-      cancel_all();
+      cancel([](const Job&) { return true; }, true);
     } else {
+      if (std::exchange(any_cancelled, false)) cancel([](const Job& j) { return j.cancelled; }, false);
       admit();
-      forward();
+      forward(prompt_tokens);
+      drop_ended();
     }
-    std::erase_if(running, [](const Running& r) { return r.ended; });
     return !running.empty() || !waiting.empty();
+  }
+
+  const JobPtr& job(int64_t request) const {
+    const auto it = jobs.find(request);
+    if (it == jobs.end()) fail_usage(fmt::format("[engine] there is no request {}", request));
+    return it->second;
   }
 };
 
@@ -274,22 +306,35 @@ Engine::~Engine() = default;
 int64_t Engine::submit(Request request) {
   check_request(impl_->model, request, impl_->options.vocab);
   Sampler sampler(request.sampler, impl_->options.vocab);
-  const auto job = std::make_shared<Job>(Job{std::move(request), std::move(sampler), {}, 1});
+  const auto job = std::make_shared<Job>(Job{std::move(request), std::move(sampler), {}, 1, false});
   impl_->jobs[impl_->next_job] = job;
   impl_->waiting.push_back({job, 0, job->request.start});
   return impl_->next_job++;
 }
 
-bool Engine::tick() { return impl_->tick(); }
+bool Engine::tick(int64_t prompt_tokens) { return impl_->tick(prompt_tokens); }
 
 std::optional<Result> Engine::take(int64_t request) {
-  const auto it = impl_->jobs.find(request);
-  if (it == impl_->jobs.end()) fail_usage(fmt::format("[engine] there is no request {}", request));
-  if (it->second->open > 0) return std::nullopt;
-  Result result = std::move(it->second->result);
-  impl_->jobs.erase(it);
+  Job& job = *impl_->job(request);
+  if (job.open > 0) return std::nullopt;
+  Result result = std::move(job.result);
+  impl_->jobs.erase(request);
   return result;
 }
+
+void Engine::cancel(int64_t request) {
+  impl_->job(request)->cancelled = true;
+  impl_->any_cancelled = true;
+}
+
+EngineLoad Engine::load() const {
+  EngineLoad load;
+  for (const Running& r : impl_->running) ++(r.in_prompt ? load.reading : load.writing);
+  load.waiting = static_cast<int64_t>(impl_->waiting.size());
+  return load;
+}
+
+const PassTokens& Engine::last_pass() const { return impl_->pass; }
 
 Result Engine::run(Request request) {
   std::vector<Request> one;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -38,6 +39,11 @@ struct Request {
   bool keep_state = false;  // Generation::state is wanted
   // Called for every token, in order within a sequence; false ends that sequence (the token counts as generated).
   std::function<bool(const GeneratedToken&)> on_token;
+  bool leave_last_unread = false;  // a token at which on_token says false is not read: the state stands before it
+  // Positions inside the prompt, ascending, 1 .. prompt.size(): the state that has read so many of its tokens is handed
+  // to on_mark. Forward passes end there, which changes no bit of anything.
+  std::vector<int64_t> marks;
+  std::function<void(std::shared_ptr<const State>)> on_mark;
   // Called as the prompt is read.
   std::function<void(int64_t tokens_read, int64_t tokens_in_all)> on_prefill;
 };
@@ -46,7 +52,7 @@ enum class FinishReason : uint8_t {
   kLength,     // max_new_tokens
   kStopId,     // one of stop_ids was chosen
   kCallback,   // on_token returned false
-  kCancelled,  // Engine::cancel flag
+  kCancelled,  // EngineOptions::cancel, Engine::cancel
 };
 const char* name_of(FinishReason);  // "length", "stop", "callback", "cancelled"
 
@@ -55,8 +61,9 @@ struct Generation {
   std::vector<Logprobs> logprobs;  // one an id, if asked for
   FinishReason reason = FinishReason::kLength;
   std::optional<int32_t> stop_id;  // with kStopId: which
-  // If keep_state: has read the start, the prompt and exactly `ids` (not the stop id); after a cancellation amid the
-  // prompt, the first Result::prompt_read tokens of it.
+  // If keep_state: has read the start, the prompt and exactly `ids` (not the stop id, nor the last one if
+  // leave_last_unread); after a cancellation amid the prompt, the first Result::prompt_read tokens of it. Null if
+  // Engine::cancel() ended the sequence while it wrote.
   std::shared_ptr<const State> state;
 };
 
@@ -72,6 +79,19 @@ struct EngineOptions {
   int64_t vocab = 0;                          // ids below it may be sampled; 0: the model's vocabulary
   const std::atomic<bool>* cancel = nullptr;  // looked at before each tick; true ends all that runs and waits, cleanly
 };
+
+// Sequences of an engine, now.
+struct EngineLoad {
+  int64_t reading = 0, writing = 0;  // in slots: amid the prompt, behind it
+  int64_t waiting = 0;               // for a slot
+};
+
+// Tokens of one forward pass.
+struct PassTokens {
+  int64_t prompt = 0, generated = 0;
+};
+
+inline constexpr int64_t kAnyTokens = std::numeric_limits<int64_t>::max();
 
 class Engine {
  public:
@@ -90,10 +110,17 @@ class Engine {
   // The pieces of run(), for callers whose requests come and go.
   // Throws kUsage or kBadData if the request makes no sense for this model. Returns its number.
   int64_t submit(Request request);
-  bool tick();                                  // one forward pass; false: nothing is left to do
+  // One forward pass; false: nothing is left to do. It takes at most so many tokens of prompts; 0: none, as long as
+  // others write.
+  bool tick(int64_t prompt_tokens = kAnyTokens);
   std::optional<Result> take(int64_t request);  // once it is finished
+  // Its sequences end at the beginning of the next tick, which gives their slots away again. No effect once it is
+  // finished; throws kUsage if there is no such request.
+  void cancel(int64_t request);
 
   const StatePool& pool() const;
+  EngineLoad load() const;
+  const PassTokens& last_pass() const;  // of the last tick
 
  private:
   struct Impl;

@@ -31,6 +31,16 @@ void check_stop_ids(const Model& model, const std::vector<int32_t>& ids) {
   }
 }
 
+void check_marks(const Request& q) {
+  int64_t last = 0;
+  for (const int64_t m : q.marks) {
+    require(m > last && m <= static_cast<int64_t>(q.prompt.size()),
+            fmt::format("a mark at {} behind one at {}, in a prompt of {} tokens", m, last, q.prompt.size()));
+    last = m;
+  }
+  require(q.marks.empty() || q.on_mark, "there are marks, but no on_mark to hand the states to");
+}
+
 }  // namespace
 
 void check_request(const Model& model, const Request& q, int64_t vocab) {
@@ -43,6 +53,7 @@ void check_request(const Model& model, const Request& q, int64_t vocab) {
   validate(q.sampler, vocab);
   check_stop_ids(model, q.stop_ids);
   check_prompt(model, q.prompt, q.start.get());
+  check_marks(q);
 }
 
 void check_request(const Model& model, const BeamRequest& q, int64_t vocab) {

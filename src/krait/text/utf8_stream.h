@@ -10,7 +10,8 @@ class Utf8Stream {
   // Appends bytes and returns what is complete. Bytes that can never become a character come out as U+FFFD, one for
   // each maximal ill-formed part (Unicode 15, §3.9); an incomplete character waits.
   std::string push(std::string_view bytes);
-  std::string finish();  // what is left, an incomplete character as U+FFFD
+  bool whole() const { return pending_.empty(); }  // nothing waits
+  std::string finish();                            // what is left, an incomplete character as U+FFFD
 
  private:
   std::string pending_;
