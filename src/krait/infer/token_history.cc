@@ -10,11 +10,18 @@
 
 namespace krait {
 
+uint64_t TokenHistory::extend(uint64_t hash, std::span<const int32_t> ids) {
+  for (const int32_t id : ids) {
+    const auto u = static_cast<uint32_t>(id);
+    const std::array<uint8_t, 4> le = {static_cast<uint8_t>(u), static_cast<uint8_t>(u >> 8),
+                                       static_cast<uint8_t>(u >> 16), static_cast<uint8_t>(u >> 24)};
+    hash = XXH3_64bits_withSeed(le.data(), le.size(), hash);
+  }
+  return hash;
+}
+
 void TokenHistory::push(int32_t id) {
-  const auto u = static_cast<uint32_t>(id);
-  const std::array<uint8_t, 4> le = {static_cast<uint8_t>(u), static_cast<uint8_t>(u >> 8),
-                                     static_cast<uint8_t>(u >> 16), static_cast<uint8_t>(u >> 24)};
-  hash_ = XXH3_64bits_withSeed(le.data(), le.size(), hash_);
+  hash_ = extend(hash_, {&id, 1});
   ++position_;
   ++counts_[id];
   recent_.push_back(id);

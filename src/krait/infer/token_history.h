@@ -24,6 +24,9 @@ class TokenHistory {
   const std::deque<int32_t>& recent() const { return recent_; }  // the last min(position, kRecent), oldest first
   const Counts& counts() const { return counts_; }               // of every id read so far
 
+  // The hash of a history with this hash after `ids` more: what hash() gives, without the rest of a history.
+  static uint64_t extend(uint64_t hash, std::span<const int32_t> ids);
+
   // Occurrences among the last `window` tokens (0 <= window <= kRecent), or among all of them (-1).
   Counts counts_within(int64_t window) const;
 

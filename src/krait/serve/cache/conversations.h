@@ -26,6 +26,9 @@ struct Conversation {
   std::string id, tenant;
   int64_t created = 0, last_used = 0;  // unix seconds
   std::vector<Turn> turns;
+  size_t n_turns = 0;    // turns.size(), also where the turns themselves are left out (list())
+  int64_t imported = 0;  // tokens that a state from outside had read before the first turn: in tokens() and in the
+                         // length of a PrefixHit, not in ids()
 
   int64_t tokens() const;
   // All tokens up to the end of turn `n` (all turns if none is given); `prompt_only`: without the answer of the last of
@@ -34,9 +37,11 @@ struct Conversation {
 };
 
 struct ConversationsOptions {
-  std::chrono::seconds ttl{3600};       // since the last use
-  int64_t max_conversations = 100'000;  // in memory; the longest unused go first (they stay in the stores)
-  uint64_t model = 0;                   // fingerprint: conversations of other models are not seen
+  std::chrono::seconds ttl{3600};           // since the last use
+  int64_t max_conversations = 100'000;      // in memory; the longest unused go first (they stay in the stores)
+  uint64_t model = 0;                       // fingerprint: conversations of other models are not seen
+  int64_t kept_states = 3;                  // in the stores, of a conversation: after its last turns
+  std::chrono::milliseconds lease{15'000};  // a replica that died keeps its conversations busy for so long
 };
 
 // Thread-safe; members may block on the stores. `local` (disk) and `shared` (Redis) may be null; with both null a
@@ -51,7 +56,8 @@ class Conversations {
    public:
     virtual ~Hold() = default;                             // lets go; nothing was added unless commit() returned
     virtual const Conversation& conversation() const = 0;  // as it is now, in all stores
-    // The longest state at hand along the conversation's tokens followed by `prompt`. From memory, disk or Redis.
+    // The longest state at hand along the conversation's tokens followed by `prompt`. From memory, disk or Redis. Of an
+    // imported conversation never shorter than what was imported.
     virtual PrefixHit find(const std::vector<int32_t>& prompt) = 0;
     // Returns once the turn is durable in every store that is on. `end`: the state that has read all of it, or null.
     // Throws ServeError 503 / 409; the turn is then not part of the conversation.
@@ -70,6 +76,7 @@ class Conversations {
 
   Conversation get(const std::string& tenant, const std::string& id);        // 404
   std::vector<Conversation> list(const std::string& tenant, int64_t limit);  // without tokens; last used first
+  // With `new_id` 409 "conversation_exists" if it is in use, here and in import().
   // A new conversation that begins with the first `turns` turns of another: states are shared, not copied.
   Conversation fork(const std::string& tenant, const std::string& id, std::optional<size_t> turns,
                     const std::string& new_id);
@@ -83,7 +90,7 @@ class Conversations {
   std::shared_ptr<const State> state(const std::string& tenant, const std::string& id,
                                      std::optional<size_t> turns = {});
 
-  void expire();           // called now and then
+  void expire();           // called now and then; also of the stores
   int64_t active() const;  // conversations in memory
 
  private:

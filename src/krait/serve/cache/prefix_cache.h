@@ -24,6 +24,14 @@ enum class MissReason : uint8_t {
 };
 const char* name_of(MissReason);  // "none", "unknown", …: label of mamba_state_cache_misses_total
 
+// Where tokens are counted from: the beginning, or a state from outside (an imported conversation), of whose tokens
+// only number and hash are known. `name` tells such roots apart.
+struct PrefixRoot {
+  std::string name;
+  int64_t position = 0;
+  uint64_t hash = 0;
+};
+
 struct PrefixHit {
   std::shared_ptr<const State> state;        // null: nothing usable
   int64_t length = 0;                        // tokens it has read: state->position()
@@ -36,7 +44,9 @@ struct PrefixHit {
 struct PrefixCacheOptions {
   int64_t max_bytes = int64_t{1} << 30;  // of states and of the tree itself
   std::chrono::seconds ttl{3600};        // since the last use
-  // Where an evicted state goes, and where one that is not in memory is looked for: a slower tier. May be empty.
+  // Where an evicted state goes, and where it is looked for again: a slower tier. May be empty. Called outside the
+  // cache's lock, by the call that evicts or looks: block here only if that call may. `key`: state_key(). What `spill`
+  // throws is dropped; `fetch` gives null for what is not there and throws kBadData for what is corrupt.
   std::function<void(const std::string& key, const State&)> spill;
   std::function<std::shared_ptr<const State>(const std::string& key)> fetch;
 };
@@ -54,11 +64,13 @@ class PrefixCache {
   ~PrefixCache();
 
   // `tenant`: whose; nothing is ever found across tenants. Counts as a use of the state.
-  PrefixHit find(const std::string& tenant, std::span<const int32_t> ids);
+  // With a root, `length` and `known` count its tokens too.
+  PrefixHit find(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root = {});
   // The state has read exactly `ids` (position and history hash are checked: kInternal otherwise).
-  void put(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state);
+  void put(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
+           const PrefixRoot& root = {});
   // Forgets one state, or all of a tenant.
-  void erase(const std::string& tenant, std::span<const int32_t> ids);
+  void erase(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root = {});
   void erase_tenant(const std::string& tenant);
   void expire();  // drops what is too old; called now and then
   PrefixCacheStats stats() const;

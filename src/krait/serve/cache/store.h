@@ -6,12 +6,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace krait::serve {
 
-// Keys: 1 .. 200 of [A-Za-z0-9_-], segments divided by "/". All members are thread-safe, may block, and throw
-// ServeError 503 "store_unavailable" if the store cannot be reached, is full, …; nothing is then half done.
+// Keys: segments of 1 .. 200 of [A-Za-z0-9_-], divided by "/". A `ttl` of 0: until it is erased. All members are
+// thread-safe, may block, and throw ServeError 503 "store_unavailable" if the store cannot be reached, is full, …;
+// nothing is then half done.
 class Store {
  public:
   virtual ~Store() = default;
@@ -35,8 +37,16 @@ class Store {
   virtual Log read_log(const std::string& key, int64_t from = 0) = 0;  // empty: there is none
   virtual int64_t log_size(const std::string& key) = 0;
   virtual void append(const std::string& key, int64_t expected, std::string_view record, std::chrono::seconds ttl) = 0;
+  // The whole log at once, all or nothing; 409 as with append().
+  virtual void replace_log(const std::string& key, int64_t expected, const std::vector<std::string>& records,
+                           std::chrono::seconds ttl) = 0;
+  virtual void touch_log(const std::string& key, std::chrono::seconds ttl) = 0;  // its time begins again
   virtual void erase_log(const std::string& key) = 0;
-  virtual std::vector<std::string> list_logs(const std::string& prefix) = 0;
+  struct LogName {
+    std::string key;
+    int64_t used = 0;  // when it was last appended to or touched: comparable within one store, larger is later
+  };
+  virtual std::vector<LogName> list_logs(const std::string& folder) = 0;  // keys folder/NAME; last used first
 
   // Leases: at most one holder of a name, across all processes that share the store; lost after `time` without
   // renewal (a holder that was killed). Null: held by somebody else.
@@ -45,13 +55,15 @@ class Store {
     virtual ~Lease() = default;  // gives it back
     virtual bool renew() = 0;    // false: lost
   };
-  virtual std::unique_ptr<Lease> lease(const std::string& name, std::chrono::seconds time) = 0;
+  virtual std::unique_ptr<Lease> lease(const std::string& name, std::chrono::milliseconds time) = 0;
 
   // Blobs and logs whose time is over (Redis does it by itself). Called now and then.
   virtual void expire() = 0;
 
   struct Stats {
-    int64_t blobs = 0, logs = 0, bytes = 0, corrupt = 0, errors = 0;
+    int64_t blobs = 0, logs = 0, bytes = 0;  // now
+    int64_t corrupt = 0, errors = 0;         // since the start
+    std::string last_error;                  // with what a client is not told (paths)
   };
   virtual Stats stats() = 0;
 };

@@ -1,0 +1,474 @@
+#include "krait/serve/cache/prefix_cache.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <list>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "krait/core/error.h"
+#include "krait/serve/cache/state_key.h"
+
+namespace krait::serve {
+namespace {
+
+using Time = std::chrono::nanoseconds;
+
+struct Tree;
+struct Node;
+using Marks = std::list<Node*>;  // longest unused first
+
+// The tokens from the parent's end to `end`. Kept while it is marked, or tokens go on in different ways behind it.
+struct Node {
+  Tree* tree = nullptr;
+  Node* parent = nullptr;
+  std::vector<int32_t> label;
+  std::map<int32_t, std::unique_ptr<Node>> children;  // by the first id of their label
+  int64_t end = 0;                                    // ids from the root
+  uint64_t hash = 0;                                  // of the history up to `end`
+
+  // A mark: somebody has read exactly up to here, and a state was kept. It may be gone, then `lost` says why.
+  bool marked = false;
+  std::shared_ptr<const State> state;
+  int64_t state_bytes = 0;
+  MissReason lost = MissReason::kNone;
+  uint64_t model = 0;  // of the state
+  bool spilled = false;
+  Time used{};  // last use of the state; if it is gone: since when
+  Marks::iterator place;
+};
+
+struct Tree {
+  std::string tenant;
+  PrefixRoot root;
+  Node top;
+};
+
+int64_t bytes_of(const Node& n) {
+  constexpr size_t kOverhead = 96;  // of the map's entry and the list's
+  return static_cast<int64_t>(sizeof(Node) + kOverhead + n.label.size() * sizeof(int32_t));
+}
+
+int64_t bytes_of(const State& s) {
+  constexpr size_t kCount = 40, kFixed = 512;  // of an entry of the history's counts; of all that has a fixed size
+  const TokenHistory& h = s.head.history;
+  return s.nbytes() + static_cast<int64_t>(kFixed + h.recent().size() * sizeof(int32_t) + h.counts().size() * kCount);
+}
+
+std::vector<int32_t> ids_of(const Node* n) {
+  std::vector<const Node*> path;
+  for (; n->parent != nullptr; n = n->parent) path.push_back(n);
+  std::vector<int32_t> ids;
+  for (auto it = path.rbegin(); it != path.rend(); ++it)
+    ids.insert(ids.end(), (*it)->label.begin(), (*it)->label.end());
+  return ids;
+}
+
+std::string key_of(const Tree& tree, uint64_t model, std::span<const int32_t> ids) {
+  PrefixHasher hasher(tree.root);
+  hasher.add(ids);
+  return state_key(tree.tenant, model, hasher.digest());
+}
+
+struct Walk {
+  Node* last = nullptr;       // deepest node whose end is a prefix of the ids
+  Node* next = nullptr;       // its child in which the ids end or leave
+  int64_t known = 0;          // ids that agree
+  std::vector<Node*> marked;  // on the way, shortest first
+};
+
+Walk walk(Node* top, std::span<const int32_t> ids) {
+  Walk w;
+  w.last = top;
+  if (top->marked) w.marked.push_back(top);
+  while (w.known < std::ssize(ids)) {
+    const auto child = w.last->children.find(ids[static_cast<size_t>(w.known)]);
+    if (child == w.last->children.end()) break;
+    Node* n = child->second.get();
+    const auto rest = ids.subspan(static_cast<size_t>(w.known));
+    const auto agree =
+        std::mismatch(n->label.begin(), n->label.end(), rest.begin(), rest.end()).first - n->label.begin();
+    w.known += agree;
+    if (agree < std::ssize(n->label)) {
+      w.next = n;
+      break;
+    }
+    w.last = n;
+    if (n->marked) w.marked.push_back(n);
+  }
+  return w;
+}
+
+}  // namespace
+
+const char* name_of(MissReason reason) {
+  switch (reason) {
+    case MissReason::kNone:
+      return "none";
+    case MissReason::kUnknown:
+      return "unknown";
+    case MissReason::kDiverged:
+      return "diverged";
+    case MissReason::kEvicted:
+      return "evicted";
+    case MissReason::kExpired:
+      return "expired";
+    case MissReason::kCorrupt:
+      return "corrupt";
+  }
+  return "unknown";
+}
+
+struct PrefixCache::Impl {
+  struct Spill {
+    std::string tenant;
+    PrefixRoot root;
+    std::vector<int32_t> ids;
+    std::shared_ptr<const State> state;
+  };
+
+  PrefixCacheOptions options;
+  const Clock& clock;
+  mutable std::mutex mutex;
+  std::map<std::pair<std::string, std::string>, std::unique_ptr<Tree>> trees;  // by tenant and root
+  Marks with_state, without_state;
+  int64_t tree_bytes = 0;
+  PrefixCacheStats stats;  // bytes: of the states alone
+
+  Impl(PrefixCacheOptions o, const Clock& c) : options(std::move(o)), clock(c) {}
+  ~Impl() {
+    while (!trees.empty()) drop_tree(trees.begin());
+  }
+
+  Tree* find_tree(const std::string& tenant, const PrefixRoot& root) {
+    const auto it = trees.find({tenant, root.name});
+    return it == trees.end() ? nullptr : it->second.get();
+  }
+
+  Tree& tree_of(const std::string& tenant, const PrefixRoot& root) {
+    std::unique_ptr<Tree>& tree = trees[{tenant, root.name}];
+    if (tree == nullptr) {
+      tree = std::make_unique<Tree>(Tree{tenant, root, {}});
+      tree->top.tree = tree.get();
+      tree->top.hash = root.hash;
+    }
+    return *tree;
+  }
+
+  Node* adopt(Node* parent, std::vector<int32_t> label) {
+    auto node = std::make_unique<Node>();
+    node->tree = parent->tree;
+    node->parent = parent;
+    node->end = parent->end + std::ssize(label);
+    node->hash = TokenHistory::extend(parent->hash, label);
+    node->label = std::move(label);
+    tree_bytes += bytes_of(*node);
+    ++stats.nodes;
+    Node* raw = node.get();
+    parent->children[raw->label.front()] = std::move(node);
+    return raw;
+  }
+
+  // A node that ends after the first `n` ids of the node's label.
+  Node* split(Node* node, size_t n) {
+    Node* parent = node->parent;
+    std::unique_ptr<Node> lower = std::move(parent->children[node->label.front()]);
+    tree_bytes -= bytes_of(*lower);
+    const auto cut = lower->label.begin() + static_cast<ptrdiff_t>(n);
+    Node* upper = adopt(parent, {lower->label.begin(), cut});
+    lower->label = std::vector<int32_t>(cut, lower->label.end());
+    lower->parent = upper;
+    tree_bytes += bytes_of(*lower);
+    upper->children[lower->label.front()] = std::move(lower);
+    return upper;
+  }
+
+  void take_state(Node* n) {
+    stats.bytes -= n->state_bytes;
+    --stats.states;
+    n->state.reset();
+    n->state_bytes = 0;
+  }
+
+  void lose(Node* n, MissReason why, Time since) {
+    take_state(n);
+    n->lost = why;
+    n->used = since;
+    without_state.splice(without_state.end(), with_state, n->place);
+  }
+
+  void unmark(Node* n) {
+    if (n->state != nullptr) {
+      take_state(n);
+      with_state.erase(n->place);
+    } else {
+      without_state.erase(n->place);
+    }
+    n->marked = false;
+    prune(n);
+  }
+
+  // Nodes that mean nothing any more go; one that only passes on to a single child becomes part of it.
+  void prune(Node* n) {
+    Tree* tree = n->tree;
+    while (n->parent != nullptr && !n->marked && n->children.empty()) {
+      Node* parent = n->parent;
+      tree_bytes -= bytes_of(*n);
+      --stats.nodes;
+      parent->children.erase(n->label.front());
+      n = parent;
+    }
+    if (n->parent != nullptr && !n->marked && n->children.size() == 1) {
+      std::unique_ptr<Node> child = std::move(n->children.begin()->second);
+      tree_bytes -= bytes_of(*n) + bytes_of(*child);
+      --stats.nodes;
+      std::vector<int32_t> label = std::move(n->label);
+      label.insert(label.end(), child->label.begin(), child->label.end());
+      child->label = std::move(label);
+      child->parent = n->parent;
+      tree_bytes += bytes_of(*child);
+      Node* parent = n->parent;
+      parent->children[child->label.front()] = std::move(child);
+    }
+    if (tree->top.children.empty() && !tree->top.marked) trees.erase({tree->tenant, tree->root.name});
+  }
+
+  // Without recursion: a path may be as long as a conversation has turns.
+  void drop_tree(decltype(trees)::iterator tree) {
+    std::vector<std::unique_ptr<Node>> open;
+    const auto drop = [&](Node& n) {
+      if (n.state != nullptr) {
+        take_state(&n);
+        with_state.erase(n.place);
+      } else if (n.marked) {
+        without_state.erase(n.place);
+      }
+      for (auto& [id, child] : n.children) open.push_back(std::move(child));
+    };
+    drop(tree->second->top);
+    while (!open.empty()) {
+      const std::unique_ptr<Node> n = std::move(open.back());
+      open.pop_back();
+      tree_bytes -= bytes_of(*n);
+      --stats.nodes;
+      drop(*n);
+    }
+    trees.erase(tree);
+  }
+
+  void expire(Time now) {
+    while (!with_state.empty() && with_state.front()->used + options.ttl <= now) {
+      ++stats.expirations;
+      lose(with_state.front(), MissReason::kExpired, with_state.front()->used + options.ttl);
+    }
+    while (!without_state.empty() && without_state.front()->used + options.ttl <= now) unmark(without_state.front());
+  }
+
+  void fit(Time now, std::vector<Spill>& spills) {
+    constexpr int64_t kTreeShare = 8;  // of the budget may be knowledge without states
+    while (stats.bytes + tree_bytes > options.max_bytes) {
+      const bool forget = tree_bytes > options.max_bytes / kTreeShare && !without_state.empty();
+      if (!forget && !with_state.empty()) {
+        Node* n = with_state.front();
+        ++stats.evictions;
+        n->spilled = options.spill != nullptr;
+        if (n->spilled) spills.push_back({n->tree->tenant, n->tree->root, ids_of(n), n->state});
+        lose(n, MissReason::kEvicted, now);
+      } else if (!without_state.empty()) {
+        unmark(without_state.front());
+      } else {
+        break;
+      }
+    }
+  }
+
+  void run(const std::vector<Spill>& spills) {
+    for (const Spill& s : spills) {
+      PrefixHasher hasher(s.root);
+      hasher.add(s.ids);
+      try {
+        options.spill(state_key(s.tenant, s.state->model_fingerprint, hasher.digest()), *s.state);
+      } catch (const std::exception&) {
+        continue;  // the state is lost to the slower tier; it was only a copy of what the tokens say
+      }
+      const std::lock_guard lock(mutex);
+      ++stats.spills;
+    }
+  }
+
+  void insert(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
+              const PrefixRoot& root);
+  // Brings back the longest state along `ids` that was pushed out, if it is longer than `at_least`.
+  bool fetch_longer(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root, int64_t at_least);
+};
+
+void PrefixCache::Impl::insert(const std::string& tenant, std::span<const int32_t> ids,
+                               std::shared_ptr<const State> state, const PrefixRoot& root) {
+  std::vector<Spill> spills;
+  std::unique_lock lock(mutex);
+  const Time now = clock.steady();
+  expire(now);
+  uint64_t hash = root.hash;
+  {
+    Tree* known = find_tree(tenant, root);
+    const Walk w = known != nullptr ? walk(&known->top, ids) : Walk{};
+    const int64_t hashed = known != nullptr ? w.last->end : 0;
+    if (known != nullptr) hash = w.last->hash;
+    hash = TokenHistory::extend(hash, ids.subspan(static_cast<size_t>(hashed)));
+  }
+  if (state->position() != root.position + std::ssize(ids) || state->head.history.hash() != hash) {
+    throw Error(ErrorCode::kInternal,
+                fmt::format("[prefix cache] a state at position {}, history {:016x}, for {} ids with history {:016x}",
+                            state->position(), state->head.history.hash(), root.position + std::ssize(ids), hash));
+  }
+  Tree& tree = tree_of(tenant, root);
+  const Walk w = walk(&tree.top, ids);
+  Node* n = w.last;
+  if (w.next != nullptr) n = split(w.next, static_cast<size_t>(w.known - n->end));
+  if (w.known < std::ssize(ids)) {
+    const auto rest = ids.subspan(static_cast<size_t>(w.known));
+    n = adopt(n, {rest.begin(), rest.end()});
+  }
+  if (n->state != nullptr) {
+    take_state(n);
+    with_state.splice(with_state.end(), with_state, n->place);
+  } else if (n->marked) {
+    with_state.splice(with_state.end(), without_state, n->place);
+  } else {
+    n->marked = true;
+    n->place = with_state.insert(with_state.end(), n);
+  }
+  n->model = state->model_fingerprint;
+  n->state_bytes = bytes_of(*state);
+  n->state = std::move(state);
+  n->used = now;
+  n->spilled = false;
+  stats.bytes += n->state_bytes;
+  ++stats.states;
+  fit(now, spills);
+  lock.unlock();
+  run(spills);
+}
+
+bool PrefixCache::Impl::fetch_longer(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root,
+                                     int64_t at_least) {
+  std::unique_lock lock(mutex);
+  while (Tree* tree = find_tree(tenant, root)) {
+    const Walk w = walk(&tree->top, ids);
+    const auto it = std::find_if(w.marked.rbegin(), w.marked.rend(),
+                                 [&](const Node* n) { return n->state == nullptr && n->spilled && n->end > at_least; });
+    if (it == w.marked.rend()) return false;
+    const auto prefix = ids.first(static_cast<size_t>((*it)->end));
+    const uint64_t model = (*it)->model, hash = (*it)->hash;
+    (*it)->spilled = false;  // looked for once
+    const std::string key = key_of(*tree, model, prefix);
+    lock.unlock();
+    std::shared_ptr<const State> state;
+    MissReason why = MissReason::kNone;
+    try {
+      state = options.fetch(key);
+      if (state != nullptr && (state->model_fingerprint != model || state->head.history.hash() != hash ||
+                               state->position() != root.position + std::ssize(prefix))) {
+        fail_data("[state] a kept state is not the one that was looked for");
+      }
+    } catch (const Error& e) {
+      state = nullptr;
+      if (e.code() == ErrorCode::kBadData) why = MissReason::kCorrupt;
+    } catch (const std::exception&) {  // the tier is out of reach
+    }
+    if (state != nullptr) {
+      lock.lock();
+      ++stats.fetches;
+      lock.unlock();
+      return insert(tenant, prefix, std::move(state), root), true;
+    }
+    lock.lock();
+    if (why == MissReason::kNone) continue;
+    if (Tree* again = find_tree(tenant, root)) {
+      const Walk v = walk(&again->top, prefix);
+      if (v.last->end == std::ssize(prefix) && v.last->marked && v.last->state == nullptr) v.last->lost = why;
+    }
+  }
+  return false;
+}
+
+PrefixCache::PrefixCache(PrefixCacheOptions options, const Clock& clock)
+    : impl_(std::make_unique<Impl>(std::move(options), clock)) {}
+PrefixCache::~PrefixCache() = default;
+
+PrefixHit PrefixCache::find(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root) {
+  const auto look = [&] {
+    const std::lock_guard lock(impl_->mutex);
+    const Time now = impl_->clock.steady();
+    impl_->expire(now);
+    PrefixHit hit;
+    hit.known = root.position;
+    Tree* tree = impl_->find_tree(tenant, root);
+    if (tree == nullptr) return hit;
+    const Walk w = walk(&tree->top, ids);
+    hit.known += w.known;
+    hit.reason = w.known > 0 ? MissReason::kDiverged : MissReason::kUnknown;
+    for (auto it = w.marked.rbegin(); it != w.marked.rend() && hit.state == nullptr; ++it) {
+      Node* n = *it;
+      if (n->state == nullptr) {
+        if (hit.reason == MissReason::kDiverged || hit.reason == MissReason::kUnknown) hit.reason = n->lost;
+        continue;
+      }
+      hit.state = n->state;
+      hit.length = root.position + n->end;
+      n->used = now;
+      impl_->with_state.splice(impl_->with_state.end(), impl_->with_state, n->place);
+      if (n == w.marked.back() && hit.known == hit.length) hit.reason = MissReason::kUnknown;
+      if (n->end == std::ssize(ids)) hit.reason = MissReason::kNone;
+    }
+    return hit;
+  };
+  PrefixHit hit = look();
+  if (impl_->options.fetch && hit.reason != MissReason::kNone &&
+      impl_->fetch_longer(tenant, ids, root, hit.length - (hit.state != nullptr ? root.position : 0))) {
+    const PrefixHit longer = look();
+    if (longer.length >= hit.length) hit = longer;
+  } else if (impl_->options.fetch && hit.reason == MissReason::kEvicted) {
+    hit = look();  // the reason may be known better now
+  }
+  const std::lock_guard lock(impl_->mutex);
+  ++(hit.state != nullptr ? impl_->stats.hits : impl_->stats.misses);
+  impl_->stats.tokens_saved += hit.length;
+  return hit;
+}
+
+void PrefixCache::put(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
+                      const PrefixRoot& root) {
+  impl_->insert(tenant, ids, std::move(state), root);
+}
+
+void PrefixCache::erase(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root) {
+  const std::lock_guard lock(impl_->mutex);
+  Tree* tree = impl_->find_tree(tenant, root);
+  if (tree == nullptr) return;
+  const Walk w = walk(&tree->top, ids);
+  if (w.last->end == std::ssize(ids) && w.last->marked) impl_->unmark(w.last);
+}
+
+void PrefixCache::erase_tenant(const std::string& tenant) {
+  const std::lock_guard lock(impl_->mutex);
+  for (auto it = impl_->trees.lower_bound({tenant, ""}); it != impl_->trees.end() && it->first.first == tenant;) {
+    impl_->drop_tree(it++);
+  }
+}
+
+void PrefixCache::expire() {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->expire(impl_->clock.steady());
+}
+
+PrefixCacheStats PrefixCache::stats() const {
+  const std::lock_guard lock(impl_->mutex);
+  PrefixCacheStats s = impl_->stats;
+  s.bytes += impl_->tree_bytes;
+  return s;
+}
+
+}  // namespace krait::serve
