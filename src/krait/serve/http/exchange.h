@@ -38,8 +38,9 @@ struct SseEvent {
   std::string data;   // may have several lines
 };
 
-// Answered exactly once: respond(), or begin_stream() … end_stream(). All members may be called from any thread, in
-// order; nothing blocks. Destroyed unanswered: the client gets a 500.
+// Answered exactly once: respond(), or begin_stream() … end_stream(); Error kInternal otherwise. All members may be
+// called from any thread, in order; nothing blocks. Destroyed unanswered: the client gets a 500; destroyed within a
+// stream: the connection breaks off, so that no client takes the part for the whole.
 class Exchange {
  public:
   virtual ~Exchange() = default;
@@ -54,7 +55,8 @@ class Exchange {
   virtual void end_stream() = 0;
 
   virtual bool gone() const = 0;
-  // Called once, on an IO thread, if the client goes before the answer is complete; at once if it has gone already.
+  // Called once, on an IO thread, if the client goes before the answer is complete; soon if it has gone already. A
+  // client has gone when it has closed the connection or its sending side. `f` is dropped once the answer is complete.
   virtual void on_gone(std::function<void()> f) = 0;
   // Runs `f` on the IO threads, outside any lock: for work that the engine's thread should not do. In order for one
   // exchange, never two at a time. Still run (or dropped at shutdown) after the client has gone.

@@ -1,7 +1,9 @@
 // HttpServer: listens, parses, limits, keeps connections alive, streams; knows nothing of models or routes.
 #pragma once
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,8 +26,12 @@ struct HttpOptions {
   std::chrono::milliseconds write_timeout{30'000};  // no byte could be written for so long: cut off
   std::chrono::milliseconds heartbeat{15'000};      // comment lines on a silent stream
   size_t max_backlog = size_t{4} << 20;             // bytes of a stream waiting for a slow reader
-  // Makes the body of errors that the server itself reports (400, 408, 413, 431, 500, 503); JSON.
+  // Makes the body of errors that the server itself reports (400, 408, 413, 417, 431, 500, 501, 503, 505); JSON.
+  // Without it, and for what the handler throws: error_response() of response.h, OpenAI's form.
   std::string (*error_body)(int status, const std::string& message) = nullptr;
+  // For the log: what the handler, or what it posted, threw and the client is told nothing of but "500". On an IO
+  // thread; must not throw.
+  std::function<void(const std::string& request_id, const std::string& what)> on_failure;
 };
 
 struct HttpStats {
@@ -43,7 +49,7 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  void start();  // begins to accept, on its own threads
+  void start();  // begins to accept, on its own threads; once
   uint16_t port() const;
   HttpStats stats() const;
   // Reads the certificate files again; connections that are open keep the old ones. Throws and changes nothing if they
@@ -53,7 +59,9 @@ class HttpServer {
   // No new connections; kept connections close after the answer in progress. Returns true once all are closed, false
   // after `patience` with some still open.
   bool drain(std::chrono::milliseconds patience);
-  void stop();  // closes all connections now
+  // Closes all connections now: on_gone() for what is not answered, then no more calls from the IO threads, whatever is
+  // done with exchanges that are still held. Not from an IO thread.
+  void stop();
 
  private:
   struct Impl;
