@@ -51,10 +51,14 @@ constexpr size_t width_of(GgufType t) {
 // The header, front to back. Every read is checked against what is left of the file.
 class Cursor {
  public:
-  explicit Cursor(const MappedFile& f) : bytes_(f.bytes()), path_(f.path().string()) {}
+  Cursor(const MappedFile& f, Problems& problems) : bytes_(f.bytes()), path_(f.path().string()), problems_(problems) {}
 
-  [[noreturn]] void fail(const std::string& why) const {
-    fail_data(fmt::format("[gguf] {}: {} (at byte {})", path_, why, at_));
+  // Of what does not keep the rest from being read.
+  void problem(const std::string& what) { problems_.add(fmt::format("{} (at byte {})", what, at_)); }
+  // Throws this problem and all before it.
+  [[noreturn]] void fail(const std::string& why) {
+    problem(why);
+    problems_.raise("gguf", path_);
   }
   size_t position() const { return at_; }
   uint64_t left() const { return bytes_.size() - at_; }
@@ -79,12 +83,13 @@ class Cursor {
  private:
   std::span<const std::byte> bytes_;
   std::string path_;
+  Problems& problems_;
   size_t at_ = 0;
 };
 
 bool read_bool(Cursor& c, const std::string& key) {
   const auto b = c.get<uint8_t>("a bool");
-  if (b > 1) c.fail(fmt::format("bool {} holds {}", key, b));
+  if (b > 1) c.problem(fmt::format("bool {} holds {}", key, b));
   return b != 0;
 }
 
@@ -140,7 +145,7 @@ Gguf::Value read_array(Cursor& c, const std::string& key) {
       std::vector<int64_t> v(count);
       for (int64_t& x : v) {
         x = read_integer(c, type);
-        if (type == GgufType::kU64 && x < 0) c.fail(fmt::format("array {} holds a value above 2^63", key));
+        if (type == GgufType::kU64 && x < 0) c.problem(fmt::format("array {} holds a value above 2^63", key));
       }
       return v;
     }
@@ -213,8 +218,8 @@ std::optional<Shape> shape_of(const TensorInfo& t) {
 // Turns the table of tensors into views of the data section, collecting what is wrong with it.
 class TensorTable {
  public:
-  TensorTable(std::shared_ptr<const MappedFile> file, uint64_t data_start, uint64_t alignment)
-      : file_(std::move(file)), start_(data_start), alignment_(alignment) {}
+  TensorTable(std::shared_ptr<const MappedFile> file, uint64_t data_start, uint64_t alignment, Problems& problems)
+      : file_(std::move(file)), start_(data_start), alignment_(alignment), problems_(problems) {}
 
   void add(const TensorInfo& t) {
     const std::optional<DType> dtype = dtype_of_ggml(t.type);
@@ -245,13 +250,12 @@ class TensorTable {
     extents_.push_back({t.offset, bytes, t.name});
   }
 
-  void raise_if_any() {
+  void check_overlaps() {
     std::ranges::sort(extents_, {}, &Extent::offset);
     for (size_t i = 1; i < extents_.size(); ++i) {
       const Extent &a = extents_[i - 1], &b = extents_[i];
       if (a.offset + a.bytes > b.offset) problem("{} overlaps {}", a.name, b.name);
     }
-    problems_.throw_if_any("gguf", file_->path().string());
   }
 
   std::map<std::string, Tensor> tensors;
@@ -269,7 +273,7 @@ class TensorTable {
   std::shared_ptr<const MappedFile> file_;
   uint64_t start_, alignment_;
   std::vector<Extent> extents_;
-  Problems problems_;
+  Problems& problems_;
 };
 
 void check_preamble(Cursor& c) {
@@ -292,11 +296,33 @@ const T& typed(const std::map<std::string, Gguf::Value>& values, const std::stri
   return *v;
 }
 
+// The alignment of the data; 0 if the file states none that can be.
+int64_t check_layout(const Gguf& g, Problems& problems) {
+  const auto integer = [&](const char* key, int64_t otherwise) {
+    try {
+      return g.integer_or(key, otherwise);
+    } catch (const Error& e) {
+      problems.add(std::string(inner_message(e)));
+      return otherwise;
+    }
+  };
+  const int64_t parts = integer("split.count", 1), alignment = integer("general.alignment", kGgufAlignment);
+  if (parts > 1) {
+    problems.add(fmt::format("is one of {} parts of a split model; join the parts into one file first", parts));
+  }
+  const bool possible = alignment >= 8 && alignment <= kLargestAlignment;
+  if (possible && std::has_single_bit(static_cast<uint64_t>(alignment))) return alignment;
+  problems.add(
+      fmt::format("general.alignment is {}, expected a power of two from 8 to {}", alignment, kLargestAlignment));
+  return 0;
+}
+
 }  // namespace
 
 std::shared_ptr<const Gguf> Gguf::open(const std::filesystem::path& path) {
   const auto file = MappedFile::open(path);
-  Cursor c(*file);
+  Problems problems;
+  Cursor c(*file, problems);
   check_preamble(c);
   const auto n_tensors = c.get<uint64_t>("the tensor count");
   const auto n_values = c.get<uint64_t>("the key count");
@@ -307,25 +333,21 @@ std::shared_ptr<const Gguf> Gguf::open(const std::filesystem::path& path) {
   auto g = std::make_shared<Gguf>();
   for (uint64_t i = 0; i < n_values; ++i) {
     const std::string key = c.string("a key");
-    if (key.empty() || key.size() > kLongestKey) c.fail(fmt::format("a key of {} bytes", key.size()));
-    if (!g->values_.emplace(key, read_value(c, key)).second) c.fail("key " + key + " stands twice");
+    if (key.empty() || key.size() > kLongestKey) c.problem(fmt::format("a key of {} bytes", key.size()));
+    if (!g->values_.emplace(key, read_value(c, key)).second) c.problem("key " + key + " stands twice");
   }
-  if (g->integer_or("split.count", 1) > 1) {
-    c.fail(fmt::format("is one of {} parts of a split model; join the parts into one file first",
-                       g->integer("split.count")));
-  }
-  const int64_t alignment = g->integer_or("general.alignment", static_cast<int64_t>(kGgufAlignment));
-  if (alignment < 8 || alignment > kLargestAlignment || !std::has_single_bit(static_cast<uint64_t>(alignment))) {
-    c.fail(fmt::format("general.alignment is {}, expected a power of two from 8 to {}", alignment, kLargestAlignment));
-  }
+  const int64_t alignment = check_layout(*g, problems);
   std::vector<TensorInfo> infos;  // not reserved: n_tensors is the file's word
   // NOLINTNEXTLINE(performance-inefficient-vector-operation)
   for (uint64_t i = 0; i < n_tensors; ++i) infos.push_back(read_info(c));
-  const auto a = static_cast<uint64_t>(alignment);
-  TensorTable table(file, (c.position() + a - 1) / a * a, a);
-  for (const TensorInfo& t : infos) table.add(t);
-  table.raise_if_any();
-  g->tensors_ = std::move(table.tensors);
+  if (alignment > 0) {  // else nobody knows where the data begins
+    const auto a = static_cast<uint64_t>(alignment);
+    TensorTable table(file, (c.position() + a - 1) / a * a, a, problems);
+    for (const TensorInfo& t : infos) table.add(t);
+    table.check_overlaps();
+    g->tensors_ = std::move(table.tensors);
+  }
+  problems.throw_if_any("gguf", file->path().string());
   return g;
 }
 

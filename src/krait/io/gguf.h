@@ -19,7 +19,7 @@ class Gguf {
   using Value = std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
                              std::vector<double>, std::vector<std::string>>;
 
-  // Maps the file and reads the header; one kBadData lists every problem of the tensor table.
+  // Maps the file and reads the header; one kBadData lists every problem of keys and tensor table.
   static std::shared_ptr<const Gguf> open(const std::filesystem::path&);
 
   bool has(const std::string& key) const { return values_.contains(key); }

@@ -114,6 +114,20 @@ TEST_F(GgufFile, ReadsTensorsInReversedOrder) {
   EXPECT_EQ(g->tensors().at("a").numel(), 1);
 }
 
+TEST_F(GgufFile, EveryProblemOfTheHeaderIsListed) {
+  const std::string why = refusal(file({pair("flag", 7, le(uint8_t{2})), pair("twice", 4, le(uint32_t{1})),
+                                        pair("twice", 4, le(uint32_t{1})), pair("split.count", 4, le(uint32_t{3}))},
+                                       {info("a", {3}, 99, 0), info("b", {3}, 0, 5)}, 40));
+  for (const char* part :
+       {"5 problems", "bool flag holds 2", "key twice stands twice", "one of 3 parts", "a is", "b begins"})
+    EXPECT_THAT(why, HasSubstr(part));
+  // What comes before the place where nothing more can be read, too.
+  const std::string cut = refusal("GGUF" + le(uint32_t{3}, uint64_t{0}, uint64_t{2}) + pair("flag", 7, le(uint8_t{2})) +
+                                  pair("x", 77, le(uint64_t{0})));
+  for (const char* part : {"2 problems", "bool flag holds 2", "x has the unknown value type 77"})
+    EXPECT_THAT(cut, HasSubstr(part));
+}
+
 // Trap C15: counts, lengths, types and offsets that lie.
 TEST_F(GgufFile, TrapC15_HostileHeaders) {
   const auto header = [](uint64_t tensors, uint64_t keys) { return "GGUF" + le(uint32_t{3}, tensors, keys); };

@@ -5,6 +5,7 @@
 #include <array>
 #include <charconv>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -39,16 +40,18 @@ constexpr std::array<Kind, 9> kKinds{{{"f4", DType::kF32},
                                       {"i8", DType::kI64}}};
 
 struct Header {
-  DType dtype = DType::kF32;
-  Shape shape;
+  std::optional<DType> dtype;  // none, or no shape: a problem has been noted
+  std::optional<Shape> shape;
   bool fortran = false;
   size_t data = 0;  // offset
 };
 
-// Reads the header's Python literal: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }.
+// Reads the header's Python literal: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }. What its values may
+// not be is noted; text that cannot be read any further throws, with all that was noted.
 class HeaderText {
  public:
-  HeaderText(std::string_view text, const std::string& what) : rest_(text), what_(what) {}
+  HeaderText(std::string_view text, const std::string& what, Problems& problems)
+      : rest_(text), what_(what), problems_(problems) {}
 
   Header parse() {
     Header h;
@@ -73,13 +76,18 @@ class HeaderText {
       }
     }
     skip_space();
-    if (!rest_.empty()) bad("text after the header");
-    if (!descr || !order || !shape) bad("the header must have descr, fortran_order and shape");
+    if (!rest_.empty()) problems_.add("text after the header");
+    for (const auto& [key, there] : {std::pair{"descr", descr}, {"fortran_order", order}, {"shape", shape}}) {
+      if (!there) problems_.add(fmt::format("the header has no {}", key));
+    }
     return h;
   }
 
  private:
-  [[noreturn]] void bad(const std::string& why) const { fail_data(fmt::format("[npy] {}: {}", what_, why)); }
+  [[noreturn]] void bad(const std::string& why) {
+    problems_.add(why);
+    problems_.raise("npy", what_);
+  }
 
   void skip_space() { rest_.remove_prefix(std::min(rest_.find_first_not_of(" \t\r\n"), rest_.size())); }
 
@@ -107,18 +115,21 @@ class HeaderText {
     return s;
   }
 
-  DType dtype() {
+  std::optional<DType> dtype() {
     const std::string_view descr = quoted();
     for (const Kind& k : kKinds) {
       if (descr.size() != 3 || descr.substr(1) != k.code) continue;
       const bool single = size_of(k.dtype) == 1;
       if (descr[0] == '<' || descr[0] == '=' || (single && descr[0] == '|')) return k.dtype;
-      if (descr[0] == '>') bad(fmt::format("big-endian data ({}) is not supported", quote_name(descr)));
+      if (descr[0] != '>') continue;
+      problems_.add(fmt::format("big-endian data ({}) is not supported", quote_name(descr)));
+      return std::nullopt;
     }
-    bad(fmt::format("dtype {} is not supported (f2 f4 f8 i1 i2 i4 i8 u1 b1 are)", quote_name(descr)));
+    problems_.add(fmt::format("dtype {} is not supported (f2 f4 f8 i1 i2 i4 i8 u1 b1 are)", quote_name(descr)));
+    return std::nullopt;
   }
 
-  Shape tuple() {
+  std::optional<Shape> tuple() {
     std::vector<int64_t> dims;
     expect("(");
     while (!accept(")")) {
@@ -128,25 +139,30 @@ class HeaderText {
       if (ec != std::errc() || d < 0) bad(fmt::format("malformed shape before {}", quote_name(rest_.substr(0, 20))));
       rest_.remove_prefix(static_cast<size_t>(end - rest_.data()));
       dims.push_back(d);
-      if (dims.size() > Shape::kMaxRank) bad(fmt::format("more than {} dimensions are not supported", Shape::kMaxRank));
       if (!accept(",")) {
         expect(")");
         break;
       }
     }
+    if (dims.size() > Shape::kMaxRank) {
+      problems_.add(fmt::format("more than {} dimensions are not supported", Shape::kMaxRank));
+      return std::nullopt;
+    }
     try {
       return Shape(dims);
     } catch (const Error& e) {
-      bad(std::string(inner_message(e)));
+      problems_.add(std::string(inner_message(e)));
+      return std::nullopt;
     }
   }
 
   std::string_view rest_;
   const std::string& what_;
+  Problems& problems_;
 };
 
 // Layout: magic, version (2 bytes), header length (u16 in version 1, u32 in 2 and 3), header, data.
-Header read_header(Bytes file, const std::string& what) {
+Header read_header(Bytes file, const std::string& what, Problems& problems) {
   const auto bad = [&](const std::string& why) { fail_data(fmt::format("[npy] {}: {}", what, why)); };
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
   if (!text.starts_with(kMagic)) bad("not a .npy file");
@@ -156,7 +172,7 @@ Header read_header(Bytes file, const std::string& what) {
   const size_t start = version == 1 ? 10 : 12;
   const size_t length = version == 1 ? load_le<uint16_t>(file.data() + 8) : load_le<uint32_t>(file.data() + 8);
   if (length > file.size() - start) bad(fmt::format("truncated in the header ({} bytes stated)", length));
-  Header h = HeaderText(text.substr(start, length), what).parse();
+  Header h = HeaderText(text.substr(start, length), what, problems).parse();
   h.data = start + length;
   return h;
 }
@@ -177,14 +193,17 @@ void copy_fortran(const std::byte* in, Tensor& out) {
 }
 
 Tensor parse_npy(Bytes file, const std::string& what) {
-  const Header h = read_header(file, what);
-  int64_t bytes = 0;
+  Problems problems;
+  const Header h = read_header(file, what, problems);
   const size_t present = file.size() - h.data;
-  if (__builtin_mul_overflow(h.shape.numel(), size_of(h.dtype), &bytes) || static_cast<size_t>(bytes) != present) {
-    fail_data(fmt::format("[npy] {}: {} of {} needs {} bytes, the file has {}", what, name_of(h.dtype), h.shape.str(),
-                          bytes, present));
+  if (!h.dtype || !h.shape) problems.raise("npy", what);
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(h.shape->numel(), size_of(*h.dtype), &bytes) || static_cast<size_t>(bytes) != present) {
+    problems.add(
+        fmt::format("{} of {} needs {} bytes, the file has {}", name_of(*h.dtype), h.shape->str(), bytes, present));
   }
-  Tensor t = Tensor::empty(h.shape, h.dtype);
+  problems.throw_if_any("npy", what);
+  Tensor t = Tensor::empty(*h.shape, *h.dtype);
   if (h.fortran) {
     copy_fortran(file.data() + h.data, t);
   } else if (present > 0) {
@@ -211,12 +230,20 @@ std::map<std::string, Tensor> read_npz(const std::filesystem::path& path) {
   constexpr std::string_view kSuffix = ".npy";
   const auto file = MappedFile::open(path);
   std::map<std::string, Tensor> arrays;
+  Problems problems;
   for (const ZipEntry& e : list_zip(file->bytes(), path.string())) {
-    const std::string what = path.string() + ": " + quote_name(e.name);
-    if (!e.name.ends_with(kSuffix)) fail_data(fmt::format("[npz] {}: members must be .npy arrays", what));
+    if (!e.name.ends_with(kSuffix)) {
+      problems.add(quote_name(e.name) + ": members must be .npy arrays");
+      continue;
+    }
     const std::vector<std::byte> content = extract_zip(file->bytes(), e, path.string());
-    arrays.emplace(e.name.substr(0, e.name.size() - kSuffix.size()), parse_npy(content, what));
+    try {
+      arrays.emplace(e.name.substr(0, e.name.size() - kSuffix.size()), parse_npy(content, quote_name(e.name)));
+    } catch (const Error& error) {
+      problems.add(std::string(inner_message(error)));
+    }
   }
+  problems.throw_if_any("npz", path.string());
   return arrays;
 }
 

@@ -10,7 +10,7 @@
 namespace krait::io {
 
 // Little-endian arrays of f32, f64, f16, i8, u8, bool, i16, i32, i64; rank at most Shape::kMaxRank, in C or Fortran
-// order (row-major when read). Throws kBadData saying what is wrong with the file.
+// order (row-major when read). Throws one kBadData that lists all that is wrong with the file.
 Tensor read_npy(const std::filesystem::path&);
 // All arrays of a .npz, stored or deflated, by name without ".npy".
 std::map<std::string, Tensor> read_npz(const std::filesystem::path&);

@@ -95,6 +95,17 @@ TEST_F(Npy, RefusesWhatItCannotRead) {
   EXPECT_THAT(why(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", "abcd", 4)), HasSubstr("version 4"));
 }
 
+TEST_F(Npy, EveryProblemIsListed) {
+  const std::string both = why(npy("{'descr': '>f4', 'shape': (1, 2, 3, 4, 5, 6, 7, 8, 9, 10), } more", "abcd"));
+  for (const char* part :
+       {"4 problems", "big-endian", "no fortran_order", "dimensions are not supported", "text after"})
+    EXPECT_THAT(both, HasSubstr(part));
+  const std::string cut = why(npy("{'descr': '>f4', 'shape': (1, -2), }", "abcd"));
+  for (const char* part : {"2 problems", "big-endian", "malformed shape"}) EXPECT_THAT(cut, HasSubstr(part));
+  const std::string size = why(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (3,)} more", "abcd"));
+  for (const char* part : {"2 problems", "text after the header", "needs 12 bytes"}) EXPECT_THAT(size, HasSubstr(part));
+}
+
 TEST_F(Npy, FortranOrderIsTransposed) {
   const Tensor t = read(npy("{'descr': '|i1', 'fortran_order': True, 'shape': (2, 3, 2), }", "abcdefghijkl"));
   EXPECT_EQ(t.shape(), Shape({2, 3, 2}));  // (i, j, k) lies at i + 2 j + 6 k

@@ -25,7 +25,9 @@ class Problems {
 
   // kBadData "[op] subject: problem" or, for several, one line each; nothing if there are none.
   void throw_if_any(const std::string& op, const std::string& subject) const {
-    if (empty()) return;
+    if (!empty()) raise(op, subject);
+  }
+  [[noreturn]] void raise(const std::string& op, const std::string& subject) const {
     std::string text = "[" + op + "] " + subject + ": ";
     if (count_ == 1) fail_data(text + list_.front());
     text += std::to_string(count_) + " problems";

@@ -259,6 +259,20 @@ TEST_F(Changed, TrapC2_GroupsOfTheNormMustBeThoseOfTheKey) {
   EXPECT_THAT(refusal_now(), HasSubstr("[3, 8], but ssm.group_count is 1"));
 }
 
+TEST_F(Changed, EveryProblemOfTheKeysIsListed) {
+  values_.erase("mamba2.block_count");
+  values_["mamba2.ssm.inner_size"] = std::string("wide");
+  values_["mamba2.ssm.state_size"] = true;
+  values_["mamba2.ssm.time_step_rank"] = int64_t{0};
+  values_["krait.ssm.flux"] = true;
+  values_["krait.vocab_size"] = int64_t{1000};
+  const std::string why = refusal_now();
+  for (const char* part :
+       {"6 problems", "key mamba2.block_count is missing", "mamba2.ssm.inner_size is not an integer",
+        "mamba2.ssm.state_size is not", "mamba2.ssm.time_step_rank is 0", "krait.ssm.flux", "vocab_size is 1000"})
+    EXPECT_THAT(why, HasSubstr(part));
+}
+
 TEST_F(Changed, EveryProblemOfTheTensorsIsListed) {
   tensors_.erase("blk.0.ssm_d");
   tensors_["blk.0.attn_q.weight"] = Tensor::zeros({12, 12});

@@ -68,8 +68,8 @@ void interleave_mlp(ModelSpec& spec, int64_t d_hidden);
 void check_uniform(const ModelSpec&);
 
 // Throws kBadData unless 1 <= value <= most: sizes in a file may be anything.
-void check_positive(const char* name, int64_t value, int64_t most = int64_t{1} << 24);
-inline constexpr int64_t kMostLayers = 4096;
+inline constexpr int64_t kMostSize = int64_t{1} << 24, kMostLayers = 4096;
+void check_positive(const char* name, int64_t value, int64_t most = kMostSize);
 
 // "backbone.layers.<i>"
 std::string layer_prefix(int64_t layer);

@@ -8,6 +8,7 @@
 
 #include "krait/core/error.h"
 #include "krait/io/gguf.h"
+#include "krait/io/problems.h"
 #include "krait/models/family.h"
 #include "krait/models/gguf_names.h"
 
@@ -16,7 +17,8 @@ namespace {
 
 bool matches(const io::Checkpoint& c) { return c.gguf() != nullptr; }
 
-// The metadata of one architecture: keys without their prefix.
+// The metadata of one architecture: its keys without their prefix, and our own ("krait.…"). What is wrong with a key is
+// noted, and a harmless value stands for it, until raise_if_any().
 class Keys {
  public:
   explicit Keys(const io::Gguf& g) : gguf(g), architecture(g.str("general.architecture")) {
@@ -30,23 +32,54 @@ class Keys {
     }
     for (const auto& [key, value] : g.values()) {
       if (key.starts_with("krait.") && std::ranges::find(gguf_key::kAll, key) == gguf_key::kAll.end()) {
-        fail_data("[config] the GGUF file has the key '" + key + "', which this version does not know");
+        problems_.add("the GGUF file has the key '" + key + "', which this version does not know");
       }
     }
   }
-  std::string name(const char* key) const { return architecture + "." + key; }
+  std::string name(const std::string& key) const { return key.starts_with("krait.") ? key : architecture + "." + key; }
   bool has(const char* key) const { return gguf.has(name(key)); }
-  int64_t integer(const char* key) const { return gguf.integer(name(key)); }
-  int64_t integer_or(const char* key, int64_t otherwise) const { return gguf.integer_or(name(key), otherwise); }
-  double number_or(const char* key, double otherwise) const { return gguf.number_or(name(key), otherwise); }
-  int64_t size(const char* key) const {
-    const int64_t v = integer(key);
-    check_positive(name(key).c_str(), v);
-    return v;
+  int64_t integer(const char* key) const {
+    return noted(int64_t{1}, [&] { return gguf.integer(name(key)); });
   }
+  int64_t integer_or(const char* key, int64_t otherwise) const {
+    return noted(otherwise, [&] { return gguf.integer_or(name(key), otherwise); });
+  }
+  double number_or(const char* key, double otherwise) const {
+    return noted(otherwise, [&] { return gguf.number_or(name(key), otherwise); });
+  }
+  bool boolean_or(const char* key, bool otherwise) const {
+    return noted(otherwise, [&] { return gguf.boolean_or(name(key), otherwise); });
+  }
+  // At least 1 and at most `most`.
+  int64_t size(const char* key, int64_t most = kMostSize) const {
+    return noted(int64_t{1}, [&] {
+      const int64_t v = gguf.integer(name(key));
+      check_positive(name(key).c_str(), v, most);
+      return v;
+    });
+  }
+  template <class F>
+  void check(F f) const {
+    noted(0, [&] { return f(), 0; });
+  }
+  void raise_if_any(const std::string& file) const { problems_.throw_if_any("config", file); }
 
   const io::Gguf& gguf;
   std::string architecture, base;
+
+ private:
+  // What `look_up` returns, or `otherwise` if it throws.
+  template <class T, class F>
+  T noted(T otherwise, F look_up) const {
+    try {
+      return look_up();
+    } catch (const Error& e) {
+      problems_.add(std::string(io::inner_message(e)));
+      return otherwise;
+    }
+  }
+
+  mutable io::Problems problems_;
 };
 
 // Vocabulary rows that only pad the table: converters call them [PAD<id>] and mark them unused.
@@ -76,30 +109,33 @@ std::vector<int32_t> read_eos_ids(const io::Gguf& g, int64_t rows) {
   return ids;
 }
 
-void parse_shell(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
-  const io::Gguf& g = k.gguf;
-  spec.d_model = k.size("embedding_length");
-  spec.n_layer = k.integer("block_count");
-  check_positive("block_count", spec.n_layer, kMostLayers);
+// The sizes of the vocabulary, which the table fixes.
+void parse_vocabulary(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
   if (!c.has("token_embd.weight") || c.shape("token_embd.weight").rank() != 2) {
     fail_data("[load] token_embd.weight is missing or not a matrix");
   }
   spec.padded_vocab_size = c.shape("token_embd.weight")[0];
-  const int64_t stated = k.integer_or("vocab_size", spec.padded_vocab_size) - padding_rows(g, spec.padded_vocab_size);
-  spec.vocab_size = g.integer_or(gguf_key::kVocabSize, stated);
+  const int64_t padding = padding_rows(k.gguf, spec.padded_vocab_size);
+  spec.vocab_size = k.integer_or(gguf_key::kVocabSize, k.integer_or("vocab_size", spec.padded_vocab_size) - padding);
   check_positive("vocab_size", spec.vocab_size, spec.padded_vocab_size);
+  spec.eos_ids = read_eos_ids(k.gguf, spec.padded_vocab_size);
+}
+
+void parse_shell(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
+  spec.d_model = k.size("embedding_length");
+  spec.n_layer = k.size("block_count", kMostLayers);
+  k.check([&] { parse_vocabulary(c, k, spec); });
   spec.rms_norm = !k.has("attention.layer_norm_epsilon");
   spec.norm_eps =
       k.number_or(spec.rms_norm ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 1e-5);
   spec.tie_embeddings = !c.has("output.weight");
-  spec.eos_ids = read_eos_ids(g, spec.padded_vocab_size);
 }
 
 template <class Settings>
-void parse_dt(const io::Gguf& g, Settings& m) {
-  m.dt_min = g.number_or(gguf_key::kDtMin, m.dt_min);
-  m.dt_max = g.number_or(gguf_key::kDtMax, m.dt_max);
-  m.dt_init_floor = g.number_or(gguf_key::kDtFloor, m.dt_init_floor);
+void parse_dt(const Keys& k, Settings& m) {
+  m.dt_min = k.number_or(gguf_key::kDtMin, m.dt_min);
+  m.dt_max = k.number_or(gguf_key::kDtMax, m.dt_max);
+  m.dt_init_floor = k.number_or(gguf_key::kDtFloor, m.dt_init_floor);
 }
 
 void parse_mamba1(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
@@ -110,12 +146,11 @@ void parse_mamba1(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
   m.dt_rank = k.integer_or("ssm.time_step_rank", round_up(spec.d_model, 16) / 16);
   m.conv_bias = c.has("blk.0.ssm_conv1d.bias");
   m.bias = c.has("blk.0.ssm_in.bias");
-  m.dt_scale = k.gguf.number_or(gguf_key::kDtScale, m.dt_scale);
-  parse_dt(k.gguf, m);
-  const bool falcon = k.gguf.boolean_or(k.name("ssm.dt_b_c_rms"), k.base == "falcon-mamba");
+  m.dt_scale = k.number_or(gguf_key::kDtScale, m.dt_scale);
+  parse_dt(k, m);
+  const bool falcon = k.boolean_or("ssm.dt_b_c_rms", k.base == "falcon-mamba");
   spec.architecture = falcon ? "falcon_mamba" : "mamba";
-  if (falcon)
-    m.dt_b_c_norm_eps = k.gguf.number_or(gguf_key::kDtBcEps, 1e-6);  // the original's, not the layers' (trap C4)
+  if (falcon) m.dt_b_c_norm_eps = k.number_or(gguf_key::kDtBcEps, 1e-6);  // the original's, not the layers' (trap C4)
   for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba1(spec, i, m);
 }
 
@@ -127,10 +162,9 @@ void check_groups(const io::Checkpoint& c, int64_t n_groups) {
 }
 
 void parse_mamba2(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
-  const io::Gguf& g = k.gguf;
   Mamba2Settings m;
   m.d_ssm = k.size("ssm.inner_size");
-  m.d_inner = g.integer_or(gguf_key::kInnerWidth, m.d_ssm);
+  m.d_inner = k.integer_or(gguf_key::kInnerWidth, m.d_ssm);
   m.d_conv = k.integer_or("ssm.conv_kernel", 4);
   m.d_state = k.integer_or("ssm.state_size", 128);
   m.n_heads = k.size("ssm.time_step_rank");  // the number of heads, not a rank
@@ -138,35 +172,34 @@ void parse_mamba2(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
   m.headdim = m.d_ssm / m.n_heads;
   m.conv_bias = c.has("blk.0.ssm_conv1d.bias");
   m.bias = c.has("blk.0.ssm_in.bias");
-  m.norm_eps = g.number_or(gguf_key::kNormEps, spec.norm_eps);
-  m.rmsnorm = g.boolean_or(gguf_key::kGatedNorm, true);
-  m.norm_before_gate = g.boolean_or(gguf_key::kNormBeforeGate, false);
-  m.D_has_hdim = g.boolean_or(gguf_key::kPerChannelD, false);
-  m.learned_initial_state = g.boolean_or(gguf_key::kInitialState, false);
-  m.dt_limit_min = g.number_or(gguf_key::kDtLimitMin, 0);
-  m.dt_limit_max = g.number_or(gguf_key::kDtLimitMax, std::numeric_limits<double>::infinity());
-  parse_dt(g, m);
-  if (m.rmsnorm && !m.norm_before_gate) check_groups(c, m.n_groups);
+  m.norm_eps = k.number_or(gguf_key::kNormEps, spec.norm_eps);
+  m.rmsnorm = k.boolean_or(gguf_key::kGatedNorm, true);
+  m.norm_before_gate = k.boolean_or(gguf_key::kNormBeforeGate, false);
+  m.D_has_hdim = k.boolean_or(gguf_key::kPerChannelD, false);
+  m.learned_initial_state = k.boolean_or(gguf_key::kInitialState, false);
+  m.dt_limit_min = k.number_or(gguf_key::kDtLimitMin, 0);
+  m.dt_limit_max = k.number_or(gguf_key::kDtLimitMax, std::numeric_limits<double>::infinity());
+  parse_dt(k, m);
+  if (m.rmsnorm && !m.norm_before_gate) k.check([&] { check_groups(c, m.n_groups); });
   spec.architecture = "mamba2";
   for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba2(spec, i, m);
 }
 
 void parse_mamba3(const Keys& k, ModelSpec& spec) {
-  const io::Gguf& g = k.gguf;
   Mamba3Settings m;
   m.d_inner = k.size("ssm.inner_size");
   m.n_heads = k.size("ssm.time_step_rank");
   m.headdim = m.d_inner / m.n_heads;
   m.d_state = k.size("ssm.state_size");
   m.n_groups = k.integer_or("ssm.group_count", 1);
-  m.n_angles = g.integer(gguf_key::kAngles);
-  m.is_mimo = g.has(gguf_key::kMimoRank);
-  m.mimo_rank = g.integer_or(gguf_key::kMimoRank, 1);
-  m.is_outproj_norm = g.boolean_or(gguf_key::kOutputNorm, false);
-  m.softplus_A = g.boolean_or(gguf_key::kSoftplusA, false);
-  m.A_floor = g.number_or(gguf_key::kAFloor, m.A_floor);
-  m.norm_eps = g.number_or(gguf_key::kNormEps, spec.norm_eps);
-  parse_dt(g, m);
+  m.n_angles = k.integer(gguf_key::kAngles);
+  m.is_mimo = k.has(gguf_key::kMimoRank);
+  m.mimo_rank = k.integer_or(gguf_key::kMimoRank, 1);
+  m.is_outproj_norm = k.boolean_or(gguf_key::kOutputNorm, false);
+  m.softplus_A = k.boolean_or(gguf_key::kSoftplusA, false);
+  m.A_floor = k.number_or(gguf_key::kAFloor, m.A_floor);
+  m.norm_eps = k.number_or(gguf_key::kNormEps, spec.norm_eps);
+  parse_dt(k, m);
   spec.architecture = "mamba3";
   for (int64_t i = 0; i < spec.n_layer; ++i) push_mamba3(spec, i, m);
 }
@@ -182,10 +215,10 @@ ModelSpec parse(const io::Checkpoint& c) {
   } else {
     parse_mamba1(c, k, spec);
   }
-  if (const int64_t width = k.integer_or("feed_forward_length", 0); width != 0) {
-    check_positive("feed_forward_length", width);
-    interleave_mlp(spec, width);
+  if (k.integer_or("feed_forward_length", 0) != 0) {
+    interleave_mlp(spec, k.size("feed_forward_length"));
   }
+  k.raise_if_any(c.path().string());
   return spec;
 }
 
