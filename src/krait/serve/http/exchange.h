@@ -27,8 +27,8 @@ struct HttpRequest {
 struct HttpResponse {
   int status = 200;
   std::string content_type = "application/json";
-  std::string body;
-  Headers headers;
+  std::string body = {};
+  Headers headers = {};
 };
 
 // One event of a stream (text/event-stream).

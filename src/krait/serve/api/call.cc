@@ -1,0 +1,247 @@
+#include "krait/serve/api/call.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+namespace krait::serve {
+namespace {
+
+constexpr int kClientGone = 499;  // as nginx logs it; nobody reads it
+
+}  // namespace
+
+// What hears of one of the request's prompts.
+class Call::Part : public Listener {
+ public:
+  Part(std::shared_ptr<Call> call, size_t index) : call_(std::move(call)), index_(index) {}
+
+  void started(const Usage& usage) override { call_->hear(Began{usage}); }
+  void delta(const Delta& d) override {
+    Delta mine = d;
+    mine.choice += static_cast<int64_t>(index_) * call_->asked_->requests[0].n;
+    call_->hear(std::move(mine));
+  }
+  void done(const Answer& a) override { call_->hear(Ended{index_, a}); }
+  void failed(const ServeError& e) override { call_->hear(Failed{e}); }
+
+ private:
+  std::shared_ptr<Call> call_;
+  size_t index_;
+};
+
+Call::Call(ApiContext& context, std::shared_ptr<const Asked> asked, KeyInfo key, Keys::Pass pass,
+           std::shared_ptr<StreamRecord> record)
+    : context_(context),
+      asked_(std::move(asked)),
+      key_(std::move(key)),
+      pass_(std::move(pass)),
+      record_(std::move(record)),
+      dialect_(make_dialect(*asked_, context)),
+      answers_(asked_->requests.size()),
+      open_parts_(asked_->requests.size()) {
+  emit_ = [this](const std::string& event, const nlohmann::json& data) { add_event(event, dump(data)); };
+  if (!asked_->stream) emit_ = [](const std::string&, const nlohmann::json&) {};
+}
+
+void Call::start(const std::shared_ptr<Exchange>& exchange, size_t from) {
+  first_ = exchange;
+  readers_.push_back({exchange, from, false});
+  if (asked_->stream && !record_) record_ = context_.streams.open(asked_->id, key_.tenant, asked_);
+  if (asked_->stream) {
+    const std::lock_guard lock(context_.streams.mutex);
+    record_->call = weak_from_this();
+  }
+  watch(exchange);
+  context_.workers.post([self = shared_from_this()] { self->submit(); });
+}
+
+bool Call::attach(const std::shared_ptr<Exchange>& exchange, size_t from) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (over_) return false;
+    readers_.push_back({exchange, from, false});
+    if (begun_) send_events();
+  }
+  watch(exchange);
+  return true;
+}
+
+// The end of a reader is told wherever it is noticed, under a lock of ours perhaps: hence the detour.
+void Call::watch(const std::shared_ptr<Exchange>& exchange) {
+  exchange->on_gone([weak = weak_from_this()] {
+    const auto call = weak.lock();
+    if (call) call->first_->post([call] { call->reader_gone(); });
+  });
+}
+
+void Call::submit() {
+  for (size_t i = 0; i < asked_->requests.size(); ++i) {
+    try {
+      const int64_t ticket =
+          context_.service.submit(asked_->requests[i], std::make_shared<Part>(shared_from_this(), i));
+      bool late = false;
+      {
+        const std::lock_guard lock(inbox_mutex_);
+        tickets_.push_back(ticket);
+        late = cancelled_;
+      }
+      if (late) context_.service.cancel(ticket);
+    } catch (...) {
+      return hear(Failed{current_serve_error()});
+    }
+  }
+}
+
+void Call::cancel_all() {
+  std::vector<int64_t> tickets;
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    cancelled_ = true;
+    tickets = tickets_;
+  }
+  for (const int64_t t : tickets) context_.service.cancel(t);
+}
+
+void Call::reader_gone() {
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(readers_, [](const Reader& r) { return r.exchange->gone(); });
+    if (over_ || !readers_.empty()) return;
+  }
+  cancel_all();
+}
+
+void Call::hear(Heard what) {
+  const std::lock_guard lock(inbox_mutex_);
+  inbox_.push_back(std::move(what));
+  if (std::exchange(scheduled_, true)) return;
+  first_->post([self = shared_from_this()] { self->work(); });
+}
+
+void Call::work() {
+  const std::lock_guard lock(mutex_);
+  while (true) {
+    Heard what = Began{};
+    {
+      const std::lock_guard inbox(inbox_mutex_);
+      if (inbox_.empty()) {
+        scheduled_ = false;
+        break;
+      }
+      what = std::move(inbox_.front());
+      inbox_.pop_front();
+    }
+    if (!over_) handle(std::move(what));
+  }
+  if (asked_->stream && begun_) send_events();
+  if (over_) end_streams();
+}
+
+void Call::handle(Heard what) {
+  if (auto* began = std::get_if<Began>(&what)) {
+    if (!std::exchange(begun_, true)) dialect_->begin(began->usage, emit_);
+  } else if (auto* delta = std::get_if<Delta>(&what)) {
+    begun_ = true;
+    dialect_->delta(*delta, emit_);
+  } else if (auto* ended = std::get_if<Ended>(&what)) {
+    on_ended(std::move(*ended));
+  } else {
+    on_failed(std::get<Failed>(what).error);
+  }
+}
+
+void Call::on_ended(Ended e) {
+  answers_[e.part] = std::move(e.answer);
+  if (--open_parts_ > 0) return;
+  const Answer all = merged();
+  if (asked_->stream) {
+    begun_ = true;
+    dialect_->done(all, emit_);
+    if (dialect_->ends_with_done_mark()) add_event("", "[DONE]");
+    const std::lock_guard lock(context_.streams.mutex);
+    record_->finished = true;
+  } else {
+    for (Reader& r : readers_) r.exchange->respond({.body = dump(dialect_->whole(all))});
+  }
+  finish(200, &all);
+}
+
+void Call::on_failed(const ServeError& e) {
+  const bool stream_begun = asked_->stream && begun_;
+  if (stream_begun && e.status() != kClientGone) {
+    add_event("error", dump(error_json(e)));
+    const std::lock_guard lock(context_.streams.mutex);
+    record_->finished = true;
+  }
+  if (!stream_begun) {
+    HttpResponse r{.status = e.status(), .body = dump(error_json(e))};
+    if (e.retry_after()) r.headers.emplace_back("Retry-After", std::to_string(*e.retry_after()));
+    for (Reader& reader : readers_) reader.exchange->respond(r);
+    readers_.clear();
+  }
+  finish(e.status(), nullptr);
+  cancel_all();
+}
+
+void Call::finish(int status, const Answer* answer) {
+  over_ = true;
+  const char* path = path_of(asked_->endpoint);
+  context_.metrics.request(path, status);
+  if (answer != nullptr) context_.metrics.answer(path, *answer);
+  const Usage u = answer != nullptr ? answer->usage : Usage{};
+  std::string line = fmt::format("id={} key={} path={} status={} prompt={} cached={} written={} miss={}", asked_->id,
+                                 key_.name.empty() ? "-" : key_.name, path, status, u.prompt_tokens, u.cached_tokens,
+                                 u.completion_tokens, name_of(u.miss));
+  if (answer != nullptr) {
+    line += fmt::format(" queued_ms={:.1f} first_token_ms={:.1f} total_ms={:.1f}", answer->timing.queued * 1e3,
+                        answer->timing.first_token * 1e3, answer->timing.total * 1e3);
+  }
+  context_.log.info(line);
+}
+
+// Numbered; what an earlier run of the same stream has said already is not said again.
+void Call::add_event(const std::string& event, std::string data) {
+  const std::lock_guard lock(context_.streams.mutex);
+  const size_t number = emitted_++;
+  if (number < record_->events.size()) return;
+  context_.streams.append(*record_, {fmt::format("{}:{}", asked_->id, number), event, std::move(data)});
+}
+
+void Call::send_events() {
+  const std::lock_guard lock(context_.streams.mutex);
+  for (Reader& r : readers_) {
+    if (!std::exchange(r.begun, true)) r.exchange->begin_stream({{"X-Krait-Stream", asked_->id}});
+    for (; r.next < record_->events.size(); ++r.next) {
+      if (!r.exchange->send(record_->events[r.next])) break;
+    }
+  }
+}
+
+void Call::end_streams() {
+  for (Reader& r : readers_) {
+    if (r.begun) r.exchange->end_stream();
+  }
+  readers_.clear();
+}
+
+Answer Call::merged() const {
+  Answer all = *answers_[0];
+  for (size_t i = 1; i < answers_.size(); ++i) {
+    const Answer& a = *answers_[i];
+    all.choices.insert(all.choices.end(), a.choices.begin(), a.choices.end());
+    all.usage.prompt_tokens += a.usage.prompt_tokens;
+    all.usage.cached_tokens += a.usage.cached_tokens;
+    all.usage.completion_tokens += a.usage.completion_tokens;
+    if (all.usage.miss == MissReason::kNone) all.usage.miss = a.usage.miss;
+    all.timing.queued = std::max(all.timing.queued, a.timing.queued);
+    all.timing.first_token = std::min(all.timing.first_token, a.timing.first_token);
+    all.timing.prefill = std::max(all.timing.prefill, a.timing.prefill);
+    all.timing.decode = std::max(all.timing.decode, a.timing.decode);
+    all.timing.total = std::max(all.timing.total, a.timing.total);
+  }
+  return all;
+}
+
+}  // namespace krait::serve

@@ -1,0 +1,82 @@
+// Call: one request of a client on its way: submitted, heard, worded, sent; cancelled if the client goes.
+#pragma once
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <variant>
+#include <vector>
+
+#include "krait/serve/api/context.h"
+#include "krait/serve/api/dialect.h"
+#include "krait/serve/http/exchange.h"
+
+namespace krait::serve {
+
+class Call : public std::enable_shared_from_this<Call> {
+ public:
+  // `record`: of a stream that is run again; null for a new request.
+  Call(ApiContext& context, std::shared_ptr<const Asked> asked, KeyInfo key, Keys::Pass pass,
+       std::shared_ptr<StreamRecord> record = nullptr);
+
+  // Submits on a worker; everything else follows from the service's calls. `from`: the first event that is wanted.
+  void start(const std::shared_ptr<Exchange>& exchange, size_t from = 0);
+  // One more reader of a stream. False: the call is over.
+  bool attach(const std::shared_ptr<Exchange>& exchange, size_t from);
+
+ private:
+  class Part;
+  struct Began {
+    Usage usage;
+  };
+  struct Failed {
+    ServeError error;
+  };
+  struct Ended {
+    size_t part;
+    Answer answer;
+  };
+  using Heard = std::variant<Began, Delta, Ended, Failed>;
+  struct Reader {
+    std::shared_ptr<Exchange> exchange;
+    size_t next = 0;  // event
+    bool begun = false;
+  };
+
+  void submit();
+  void hear(Heard what);  // from any thread
+  void work();            // on an IO thread
+  void handle(Heard what);
+  void on_ended(Ended e);
+  void on_failed(const ServeError& e);
+  void finish(int status, const Answer* answer);
+  void add_event(const std::string& event, std::string data);
+  void send_events();
+  void end_streams();
+  void watch(const std::shared_ptr<Exchange>& exchange);
+  void reader_gone();
+  void cancel_all();
+  Answer merged() const;
+
+  ApiContext& context_;
+  std::shared_ptr<const Asked> asked_;
+  KeyInfo key_;
+  Keys::Pass pass_;
+  std::shared_ptr<StreamRecord> record_;
+  std::shared_ptr<Exchange> first_;  // whose IO thread does the work
+
+  std::mutex inbox_mutex_;  // of the three below
+  std::deque<Heard> inbox_;
+  bool scheduled_ = false, cancelled_ = false;
+  std::vector<int64_t> tickets_;
+
+  std::mutex mutex_;  // of all that follows
+  std::unique_ptr<Dialect> dialect_;
+  Dialect::Emit emit_;
+  std::vector<Reader> readers_;
+  std::vector<std::optional<Answer>> answers_;
+  size_t open_parts_;
+  size_t emitted_ = 0;  // events
+  bool begun_ = false, over_ = false;
+};
+
+}  // namespace krait::serve

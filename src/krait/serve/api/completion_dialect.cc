@@ -1,0 +1,117 @@
+// /v1/completions: OpenAI's text completions.
+#include "krait/serve/api/dialect.h"
+
+namespace krait::serve {
+namespace {
+
+using nlohmann::json;
+
+class CompletionDialect : public Dialect {
+ public:
+  CompletionDialect(const Asked& asked, std::string model, const text::Tokenizer& tokenizer)
+      : id_(asked.id),
+        created_(asked.created),
+        include_usage_(asked.include_usage),
+        wants_logprobs_(asked.requests[0].logprobs.has_value()),
+        model_(std::move(model)),
+        tokenizer_(tokenizer),
+        choices_(asked.requests.size() * static_cast<size_t>(asked.requests[0].n)) {}
+
+  void delta(const Delta& d, const Emit& emit) override {
+    Choice& c = choices_[static_cast<size_t>(d.choice)];
+    const json logprobs = wants_logprobs_ ? add(d, c) : json();
+    c.offset += d.text.size();
+    if (!d.text.empty() || wants_logprobs_) emit("", chunk(d.choice, d.text, logprobs, nullptr));
+  }
+
+  void done(const Answer& a, const Emit& emit) override {
+    for (size_t i = 0; i < a.choices.size(); ++i) {
+      emit("", chunk(static_cast<int64_t>(i), a.choices[i].last_text, nullptr, a.choices[i].finish_reason));
+    }
+    if (!include_usage_) return;
+    json last = frame();
+    last["choices"] = json::array();
+    last["usage"] = usage_json(a.usage);
+    last["krait"] = krait_json(a);
+    emit("", last);
+  }
+
+  json whole(const Answer& a) override {
+    json out = frame();
+    for (size_t i = 0; i < a.choices.size(); ++i) {
+      out["choices"].push_back({{"text", a.choices[i].text},
+                                {"index", i},
+                                {"logprobs", wants_logprobs_ ? choices_[i].logprobs : json()},
+                                {"finish_reason", a.choices[i].finish_reason}});
+    }
+    out["usage"] = usage_json(a.usage);
+    out["krait"] = krait_json(a);
+    return out;
+  }
+
+ private:
+  struct Choice {
+    size_t offset = 0;  // bytes of text so far
+    json logprobs = {{"tokens", json::array()},
+                     {"token_logprobs", json::array()},
+                     {"top_logprobs", json::array()},
+                     {"text_offset", json::array()}};
+  };
+
+  json add(const Delta& d, Choice& c) const {
+    json top = json::object();
+    for (const TokenLogprob& t : d.logprobs->top) top[dump_key(tokenizer_.token_bytes(t.id))] = t.logprob;
+    const json one = {{"tokens", {d.token_text}},
+                      {"token_logprobs", {d.logprobs->chosen.logprob}},
+                      {"top_logprobs", {top}},
+                      {"text_offset", {c.offset}}};
+    for (const auto& [name, list] : one.items()) c.logprobs[name].push_back(list[0]);
+    return one;
+  }
+
+  // Two tokens may be parts of characters: each keeps an entry of its own.
+  static std::string dump_key(const std::string& bytes) {
+    const json text = bytes;
+    std::string quoted = dump(text);
+    return json::parse(quoted).get<std::string>() == bytes ? bytes : "bytes:" + hex(bytes);
+  }
+  static std::string hex(const std::string& bytes) {
+    static constexpr char kDigits[] = "0123456789abcdef";
+    std::string out;
+    for (const char b : bytes) {
+      out += "\\x";
+      out += kDigits[static_cast<uint8_t>(b) >> 4];
+      out += kDigits[static_cast<uint8_t>(b) & 15];
+    }
+    return out;
+  }
+
+  json frame() const {
+    return {{"id", id_},
+            {"object", "text_completion"},
+            {"created", created_},
+            {"model", model_},
+            {"choices", json::array()}};
+  }
+  json chunk(int64_t index, const std::string& text, json logprobs, json reason) const {
+    json out = frame();
+    out["choices"].push_back(
+        {{"text", text}, {"index", index}, {"logprobs", std::move(logprobs)}, {"finish_reason", std::move(reason)}});
+    return out;
+  }
+
+  std::string id_;
+  int64_t created_;
+  bool include_usage_, wants_logprobs_;
+  std::string model_;
+  const text::Tokenizer& tokenizer_;
+  std::vector<Choice> choices_;
+};
+
+}  // namespace
+
+std::unique_ptr<Dialect> completion_dialect(const Asked& asked, const std::string& model, const text::Tokenizer& t) {
+  return std::make_unique<CompletionDialect>(asked, model, t);
+}
+
+}  // namespace krait::serve

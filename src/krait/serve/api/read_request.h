@@ -1,0 +1,33 @@
+// JSON bodies -> GenerateRequests. The schemas have been checked before; what remains are rules of this model.
+#pragma once
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "krait/serve/api/context.h"
+
+namespace krait::serve {
+
+enum class Endpoint : uint8_t { kGenerate, kCompletion, kChat, kResponse };
+const char* path_of(Endpoint);       // "/v1/completions"
+const char* schema_of(Endpoint);     // "completion"
+const char* id_prefix_of(Endpoint);  // "cmpl-"
+
+// What a body asks for: one request a prompt, and how it is to be answered.
+struct Asked {
+  Endpoint endpoint = Endpoint::kGenerate;
+  std::string id;                         // of the response
+  int64_t created = 0;                    // unix seconds
+  std::vector<GenerateRequest> requests;  // several: a list of prompts; the first one's id is `id`
+  bool stream = false, include_usage = false, store = false;
+  std::optional<std::string> previous_response;
+  nlohmann::json echo;  // fields that come back: metadata, temperature, …
+};
+
+// `body` fits the endpoint's schema. Throws ServeError 400.
+Asked read_request(Endpoint endpoint, const nlohmann::json& body, const ApiContext& context, const KeyInfo& key);
+
+// prefix + 24 random hex digits.
+std::string new_id(const std::string& prefix);
+
+}  // namespace krait::serve

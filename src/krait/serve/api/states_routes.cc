@@ -1,0 +1,108 @@
+#include "krait/serve/api/states_routes.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "krait/core/error.h"
+#include "krait/serve/api/dialect.h"
+
+namespace krait::serve {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kListed = 100, kMostListed = 1000;
+
+json summary(const Conversation& c) {
+  return {{"conversation_id", c.id}, {"created", c.created}, {"last_used", c.last_used}, {"turns", c.turns.size()}};
+}
+
+json whole(const Conversation& c) {
+  json out = summary(c);
+  out["tokens"] = c.tokens();
+  out["history"] = json::array();
+  for (const Turn& t : c.turns) {
+    out["history"].push_back({{"response_id", t.response_id},
+                              {"created", t.created},
+                              {"user", t.user},
+                              {"assistant", t.assistant},
+                              {"prompt_tokens", t.prompt.size()},
+                              {"completion_tokens", t.answer.size()}});
+  }
+  return out;
+}
+
+HttpResponse answer(const json& body) { return {.body = dump(body)}; }
+
+// A number in the query; parameters that nobody knows are refused.
+std::optional<int64_t> query_number(const HttpRequest& r, const std::string& name, int64_t least, int64_t most) {
+  std::optional<int64_t> out;
+  for (const auto& [key, value] : r.query) {
+    if (key != name)
+      throw ServeError(400, "unknown_parameter", fmt::format("[request] '{}' is not known here", key), key);
+    int64_t n = 0;
+    const char* end = value.data() + value.size();
+    if (value.empty() || std::from_chars(value.data(), end, n).ptr != end || n < least || n > most) {
+      throw ServeError(400, "invalid_value", fmt::format("[request] '{}' wants {} to {}", name, least, most), name);
+    }
+    out = n;
+  }
+  return out;
+}
+
+}  // namespace
+
+bool is_id(const std::string& id) {
+  return !id.empty() && id.size() <= 128 &&
+         id.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
+}
+
+HttpResponse list_states(ApiContext& c, const HttpRequest& r, const std::string& tenant) {
+  const int64_t limit = query_number(r, "limit", 1, kMostListed).value_or(kListed);
+  json list = json::array();
+  for (const Conversation& one : c.conversations.list(tenant, limit)) list.push_back(summary(one));
+  return answer({{"object", "list"}, {"data", std::move(list)}});
+}
+
+HttpResponse get_state(ApiContext& c, const std::string& id, const std::string& tenant) {
+  return answer(whole(c.conversations.get(tenant, id)));
+}
+
+HttpResponse delete_state(ApiContext& c, const std::string& id, const std::string& tenant) {
+  c.conversations.erase(tenant, id);
+  return answer({{"conversation_id", id}, {"deleted", true}});
+}
+
+HttpResponse export_state(ApiContext& c, const HttpRequest& r, const std::string& id, const std::string& tenant) {
+  const auto turns = query_number(r, "turns", 0, int64_t{1} << 31);
+  const auto state = c.service.state(tenant, id, turns ? std::optional(static_cast<size_t>(*turns)) : std::nullopt);
+  HttpResponse out{.content_type = "application/octet-stream"};
+  encode_state(*state, [&](const void* data, size_t bytes) { out.body.append(static_cast<const char*>(data), bytes); });
+  out.headers.emplace_back("Content-Disposition", fmt::format("attachment; filename=\"{}.state\"", id));
+  return out;
+}
+
+HttpResponse import_state(ApiContext& c, const HttpRequest& r, const std::string& id, const std::string& tenant) {
+  const auto bytes = std::as_bytes(std::span(r.body.data(), r.body.size()));
+  const auto state = std::make_shared<const State>(parse_state(bytes, "the request's body"));
+  if (state->model_fingerprint != c.options.fingerprint) {
+    throw ServeError(400, "wrong_model",
+                     fmt::format("[states] this state belongs to another model ({})", state->architecture));
+  }
+  return answer(whole(c.conversations.import(tenant, id, state)));
+}
+
+HttpResponse fork_state(ApiContext& c, const json& body, const std::string& id, const std::string& tenant) {
+  const bool named = body.contains("conversation_id") && body["conversation_id"].is_string();
+  std::optional<size_t> turns;
+  if (body.contains("turns") && body["turns"].is_number()) turns = static_cast<size_t>(body["turns"].get<double>());
+  const std::string to = named ? body["conversation_id"].get<std::string>() : new_id("conv-");
+  return answer(whole(c.conversations.fork(tenant, id, turns, to)));
+}
+
+HttpResponse rewind_state(ApiContext& c, const json& body, const std::string& id, const std::string& tenant) {
+  return answer(whole(c.conversations.rewind(tenant, id, static_cast<size_t>(body["turns"].get<double>()))));
+}
+
+}  // namespace krait::serve

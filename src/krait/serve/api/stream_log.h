@@ -1,0 +1,59 @@
+// StreamLog: the events of recent streams, so that a client whose connection broke can go on where it was
+// (Last-Event-ID). What had not been written yet when it went is written again: the same, by the exactness contract.
+#pragma once
+#include <chrono>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "krait/serve/clock.h"
+#include "krait/serve/http/exchange.h"
+
+namespace krait::serve {
+
+class Call;
+struct Asked;
+
+// One stream, as far as it got.
+struct StreamRecord {
+  std::string tenant;
+  std::shared_ptr<const Asked> asked;  // to run it again
+  std::vector<SseEvent> events;        // ids "<response id>:<number from 0>"
+  bool finished = false;               // the last event is there
+  std::weak_ptr<Call> call;            // who writes it now
+  size_t bytes = 0;
+  bool kept = true;  // still findable
+};
+
+// Thread-safe; so is a record while `mutex` is held.
+class StreamLog {
+ public:
+  StreamLog(size_t max_bytes, std::chrono::seconds ttl, const Clock& clock)
+      : max_bytes_(max_bytes), ttl_(ttl), clock_(clock) {}
+
+  std::shared_ptr<StreamRecord> open(const std::string& id, std::string tenant, std::shared_ptr<const Asked> asked);
+  // Null: not known (any more), or another tenant's.
+  std::shared_ptr<StreamRecord> find(const std::string& id, const std::string& tenant);
+  void append(StreamRecord& record, SseEvent event);  // under `mutex`
+
+  std::mutex mutex;
+
+ private:
+  struct Entry {
+    std::string id;
+    std::chrono::nanoseconds at;
+    std::shared_ptr<StreamRecord> record;
+  };
+  void trim();
+
+  size_t max_bytes_, bytes_ = 0;
+  std::chrono::seconds ttl_;
+  const Clock& clock_;
+  std::deque<Entry> order_;  // oldest first
+  std::map<std::string, std::shared_ptr<StreamRecord>> records_;
+};
+
+}  // namespace krait::serve
