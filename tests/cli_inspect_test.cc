@@ -1,4 +1,5 @@
 // krait inspect and krait state: what they say about models and states, for people and for programs.
+#include "krait/infer/state.h"
 #include "tests/cli_harness.h"
 
 namespace krait::test {
@@ -43,6 +44,31 @@ TEST_F(CliInspect, WhatActsOnATerminalIsShownNotSent) {
   EXPECT_THAT(shown.out, HasSubstr("m\\x1B[2J"));
   EXPECT_THAT(absent.err, HasSubstr("absent\\x1B]0;x\\x07"));
   EXPECT_THAT(shown.out + absent.err, testing::Not(HasSubstr("\x1B")));
+  // In a state file, and beside the names of files.
+  State s = read_state(saved(model(), "s", "one"));
+  s.architecture = "mamba\x1B[2J";
+  s.specs[0][0].name = "co\x07nv";
+  write_state(path("odd\x1B[2J"), s);
+  const Finished info = krait({"state", "info", path("odd\x1B[2J")}),
+                 diff = krait({"state", "diff", path("odd\x1B[2J"), path("odd\x1B[2J")}),
+                 fork = krait({"state", "fork", path("odd\x1B[2J"), path("copy\x1B[2J")}),
+                 bench = krait({"bench", odd, "-p", "2", "-n", "0", "-r", "1", "--no-roofline"});
+  EXPECT_THAT(info.out, testing::AllOf(HasSubstr("mamba\\x1B[2J"), HasSubstr("0.co\\x07nv"), HasSubstr("odd\\x1B")));
+  EXPECT_THAT(diff.out, HasSubstr("0.co\\x07nv"));
+  EXPECT_THAT(fork.out, HasSubstr("copy\\x1B[2J"));
+  EXPECT_THAT(bench.out, HasSubstr("m\\x1B[2J"));
+  EXPECT_THAT(info.out + diff.out + fork.out + bench.out,
+              testing::AllOf(testing::Not(HasSubstr("\x1B")), testing::Not(HasSubstr("\x07"))));
+}
+
+TEST_F(CliInspect, AListOfProblemsKeepsItsLines) {
+  const std::string pair("\1\0\0\0\0\0\0\0a\7\0\0\0\2", 14);  // a bool `a` of 2
+  write("short.gguf",
+        std::string("GGUF\3\0\0\0", 8) + std::string(8, '\0') + std::string("\2\0\0\0\0\0\0\0", 8) + pair + pair);
+  const Finished f = krait({"inspect", path("short.gguf")});
+  EXPECT_EQ(f.code, 3);
+  EXPECT_THAT(f.err, HasSubstr("3 problems\n  bool a holds 2"));
+  EXPECT_THAT(f.err, HasSubstr("\n  key a stands twice"));
 }
 
 TEST_F(CliInspect, OptionsWithoutEffectAreNotThere) {

@@ -280,11 +280,16 @@ TEST_F(QuantizeTest, FailedOrInterruptedNothingIsLeft) {
     setrlimit(RLIMIT_FSIZE, &limit);
   };
   EXPECT_EQ(Child({"quantize", m, path("m.gguf")}, "", "", full_disk).wait().code, 1);
-  Child child({"quantize", m, path("m.gguf"), "--report", path("r.html"), "--drift", "100000000"}, "");
+  EXPECT_EQ(files(), before);
+  write("text", std::string(4000, 'a'));
+  const size_t with_text = files();
+  Child child({"quantize", m, path("m.gguf"), "--report", path("r.html"), "--drift", "100000000", "--calibrate",
+               path("text"), "--save-stats", path("stats.gguf")},
+              "");
   usleep(1500 * 1000);
   child.kill(SIGINT);
   EXPECT_EQ(child.wait().code, 130);
-  EXPECT_EQ(files(), before);
+  EXPECT_EQ(files(), with_text);
 }
 
 // The first matrix of a model sees the normalised embeddings, which can be computed by hand.

@@ -7,6 +7,7 @@
 #include "bench_run.h"
 #include "krait/backends/cpu/cpu_backend.h"
 #include "krait/core/error.h"
+#include "krait/text/utf8.h"
 #include "session.h"
 
 namespace krait::cli {
@@ -148,7 +149,7 @@ void print_profile(const Model& m, const BenchRow& r) {
 
 void print_table(const Args& a, const Session& s, const std::vector<BenchRow>& rows) {
   std::printf("%s, %d thread(s), %s, compute %s\n", s.model().runtime().kernels->name, s.pool->n_threads(),
-              s.loaded.checkpoint->path().string().c_str(), a.model.compute.c_str());
+              text::escape_controls(s.loaded.checkpoint->path().string()).c_str(), a.model.compute.c_str());
   std::optional<Roofline> roof;
   for (const BenchRow& r : rows) {
     if (r.roof) roof = roof ? better(*roof, *r.roof) : *r.roof;

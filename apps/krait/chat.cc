@@ -86,7 +86,7 @@ class Chat {
         say(line);
       }
     } catch (const Error& e) {
-      note(text::escape_controls(e.what()));
+      note(text::escape_message(e.what()));
     }
     take_signal();
     out_.rethrow();

@@ -11,6 +11,7 @@
 #include "krait/io/atomic_file.h"
 #include "krait/models/export.h"
 #include "krait/models/load.h"
+#include "krait/text/utf8.h"
 #include "out_folder.h"
 #include "session.h"
 #include "terminal.h"
@@ -157,7 +158,7 @@ int convert(const Args& a) {
   } else {
     convert_to_folder(a, s, *folder);
   }
-  std::fprintf(stderr, "wrote %s (%s, %s)\n", a.out.c_str(), s.spec.architecture.c_str(),
+  std::fprintf(stderr, "wrote %s (%s, %s)\n", text::escape_controls(a.out).c_str(), s.spec.architecture.c_str(),
                gguf                                                    ? "GGUF"
                : config_json(s.spec, form_of(a.to)).find("model_type") ? "transformers form"
                                                                        : "original form");

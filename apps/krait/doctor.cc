@@ -50,11 +50,12 @@ int doctor() {
   try {
     ModelArgs args;
     const Session s = open_session(args, NeedTokenizer::kYes);
-    std::printf("model     %s ok (%lld parameters)\n", s.loaded.checkpoint->path().string().c_str(),
+    std::printf("model     %s ok (%lld parameters)\n",
+                text::escape_controls(s.loaded.checkpoint->path().string()).c_str(),
                 static_cast<long long>(s.model().param_count()));
   } catch (const std::exception& e) {
     ok = false;
-    std::printf("model     %s\n", text::escape_controls(e.what()).c_str());
+    std::printf("model     %s\n", text::escape_message(e.what()).c_str());
   }
   std::printf("%s\n", ok ? "all well" : "problems found");
   return ok ? 0 : 1;

@@ -66,7 +66,7 @@ int finish_output(int code) {
 }
 
 // Messages quote names and strings of files, which may be anything.
-void say(const char* message) { std::fprintf(stderr, "krait: %s\n", krait::text::escape_controls(message).c_str()); }
+void say(const char* message) { std::fprintf(stderr, "krait: %s\n", krait::text::escape_message(message).c_str()); }
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 #include "krait/core/error.h"
 #include "krait/models/export.h"
 #include "krait/models/presets.h"
+#include "krait/text/utf8.h"
 #include "out_folder.h"
 #include "session.h"
 #include "terminal.h"
@@ -30,8 +31,8 @@ int create(const Args& a) {
   const Signals signals;
   save_folder(spec, params, out.create(), CheckpointForm::kAuto, Signals::check);
   out.publish();
-  std::fprintf(stderr, "wrote %s (%s, random weights, seed %lld, %s)\n", a.out.c_str(), a.shape.c_str(),
-               static_cast<long long>(a.seed), a.dtype.c_str());
+  std::fprintf(stderr, "wrote %s (%s, random weights, seed %lld, %s)\n", text::escape_controls(a.out).c_str(),
+               a.shape.c_str(), static_cast<long long>(a.seed), a.dtype.c_str());
   return 0;
 }
 

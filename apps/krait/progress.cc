@@ -5,13 +5,15 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "krait/text/utf8.h"
+
 namespace krait::cli {
 
 using std::chrono::duration;
 using std::chrono::steady_clock;
 
-ProgressBar::ProgressBar(std::string what, int64_t total, std::string unit)
-    : what_(std::move(what)),
+ProgressBar::ProgressBar(const std::string& what, int64_t total, std::string unit)
+    : what_(text::escape_controls(what)),
       unit_(std::move(unit)),
       total_(std::max<int64_t>(total, 1)),
       start_(steady_clock::now()),
@@ -48,9 +50,9 @@ void ProgressBar::finish() {
   std::fputs("\r\033[K", stderr);
 }
 
-SlowNotice::SlowNotice(std::string what) {
+SlowNotice::SlowNotice(const std::string& what) {
   if (isatty(STDERR_FILENO) != 1) return;
-  thread_ = std::jthread([this, what = std::move(what)](const std::stop_token& stop) {
+  thread_ = std::jthread([this, what = text::escape_controls(what)](const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
     int seconds = 1;
     for (;; ++seconds) {

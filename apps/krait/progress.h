@@ -11,7 +11,7 @@ namespace krait::cli {
 
 class ProgressBar {
  public:
-  ProgressBar(std::string what, int64_t total, std::string unit);
+  ProgressBar(const std::string& what, int64_t total, std::string unit);
   ~ProgressBar();
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
@@ -29,7 +29,7 @@ class ProgressBar {
 // For a task that cannot say how far it is: what goes on, and for how long, while this lives.
 class SlowNotice {
  public:
-  explicit SlowNotice(std::string what);
+  explicit SlowNotice(const std::string& what);
   ~SlowNotice();
   SlowNotice(const SlowNotice&) = delete;
   SlowNotice& operator=(const SlowNotice&) = delete;

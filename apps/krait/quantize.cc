@@ -13,6 +13,7 @@
 #include "krait/io/atomic_file.h"
 #include "krait/models/load.h"
 #include "krait/quant/report.h"
+#include "krait/text/utf8.h"
 #include "progress.h"
 #include "quantize_args.h"
 #include "quantize_texts.h"
@@ -66,7 +67,7 @@ void print_plan(const std::vector<PlannedTensor>& plan) {
   std::printf("%-28s %16s %-6s %7s  %s\n", "tensor", "shape", "type", "KiB", "reason");
   for (const PlannedTensor& t : plan) {
     std::printf("%s\n", fmt::format("{:28} {:>16} {:6} {:>7.1f}  {}{}", t.file_name, t.shape.str(), name_of(t.type),
-                                    static_cast<double>(t.bytes()) / 1024, t.reason,
+                                    static_cast<double>(t.bytes()) / 1024, text::escape_controls(t.reason),
                                     t.warning.empty() ? "" : "; warning: " + t.warning)
                             .c_str());
   }
@@ -113,7 +114,7 @@ std::function<void(int64_t)> counting(ProgressBar& bar) {
   };
 }
 
-ActivationStats calibrate(const QuantizeArgs& a, const Source& s, std::span<const int32_t> ids) {
+ActivationStats calibrate(const Source& s, std::span<const int32_t> ids) {
   ActivationStats stats;
   Runtime rt = s.runtime;
   rt.observer = &stats;
@@ -125,8 +126,6 @@ ActivationStats calibrate(const QuantizeArgs& a, const Source& s, std::span<cons
     counting(bar)(part.dim(0));
     return true;
   });
-  bar.finish();
-  if (!a.save_stats.empty()) stats.save(a.save_stats);
   return stats;
 }
 
@@ -167,8 +166,8 @@ void measure(const QuantizeArgs& a, const Source& s, const quant::Quantized& q, 
 quant::Report make_report(const QuantizeArgs& a, const Source& s, const std::vector<PlannedTensor>& plan,
                           const quant::Quantized& q, const Texts& texts) {
   quant::Report r;
-  r.model = a.model;
-  r.out = a.out;
+  r.model = text::replace_invalid_utf8(a.model);
+  r.out = text::replace_invalid_utf8(a.out);
   r.type = quant::find_mix(a.type).name;
   r.architecture = s.spec.architecture;
   for (const PlannedTensor& t : plan) r.bytes_before += bytes_of(t.from, t.shape.numel());
@@ -176,6 +175,8 @@ quant::Report make_report(const QuantizeArgs& a, const Source& s, const std::vec
   r.errors = q.errors;
   r.calibration = texts.calibration_use;
   r.evaluation = texts.evaluation_use;
+  if (r.calibration) r.calibration->name = text::replace_invalid_utf8(r.calibration->name);
+  r.evaluation.name = text::replace_invalid_utf8(r.evaluation.name);
   measure(a, s, q, texts, r);
   return r;
 }
@@ -195,25 +196,32 @@ int quantize(const QuantizeArgs& a) {
     texts = read_texts({a.calibrate, a.eval, a.tokens, a.eval_tokens, !a.report.empty(), a.lossy_utf8}, *s.tokenizer);
   }
   std::optional<ActivationStats> stats;
-  if (!a.calibrate.empty()) stats = calibrate(a, s, texts.calibration);
+  // Outputs are on the disk before OUT and named after it: a full disk, an error or Ctrl-C leaves none of them.
+  std::optional<io::AtomicFile> statistics, page;
+  if (!a.calibrate.empty()) stats = calibrate(s, texts.calibration);
+  if (!a.save_stats.empty()) {
+    statistics.emplace(a.save_stats);
+    stats->write(*statistics);
+  }
   if (!a.stats.empty()) {
     stats = ActivationStats::load(a.stats, s.spec);
     texts.calibration_use = quant::TextUse{a.stats, stats->rows(kEmbeddingName)};
   }
   const quant::Quantized q = encode(s, plan, stats ? &*stats : nullptr);
   std::optional<quant::Report> report;
-  std::optional<io::AtomicFile> page;
   if (!a.report.empty()) {
     report = make_report(a, s, plan, q, texts);
-    page.emplace(a.report);  // on the disk before OUT, named after it: a full disk leaves neither
+    page.emplace(a.report);
     page->write(a.report.ends_with(".json") ? to_json(*report) : to_html(*report));
   }
   save_gguf(s.spec, q.params, a.out, accompanying_values(*s.checkpoint, s.spec, !a.no_tokenizer), Signals::check,
             quant::file_type_of(mix, plan));
-  if (page) page->commit();
+  for (std::optional<io::AtomicFile>* f : {&statistics, &page}) {
+    if (*f) (*f)->commit();
+  }
   std::fprintf(
       stderr, "%s\n",
-      fmt::format("wrote {} ({}, {:.2f} MiB of tensors, {:.3f} bits a weight)", a.out, mix.name,
+      fmt::format("wrote {} ({}, {:.2f} MiB of tensors, {:.3f} bits a weight)", text::escape_controls(a.out), mix.name,
                   static_cast<double>(quant::planned_bytes(plan)) / (1 << 20), quant::planned_bits_per_weight(plan))
           .c_str());
   if (report) {

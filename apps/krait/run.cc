@@ -8,6 +8,7 @@
 #include "generate.h"
 #include "krait/core/error.h"
 #include "krait/io/atomic_file.h"
+#include "krait/text/utf8.h"
 #include "run_report.h"
 
 namespace krait::cli {
@@ -37,7 +38,8 @@ int finish(const RunArgs& a, const Outcome& o) {
   const auto& state = o.choices.front().state;
   if (!a.save_state.empty() && state) write_state(a.save_state, *state);
   if (!a.save_state.empty() && !state) {  // interrupted before the first token was read
-    std::fprintf(stderr, "krait: no token was read, so there is no state to save in %s\n", a.save_state.c_str());
+    std::fprintf(stderr, "krait: no token was read, so there is no state to save in %s\n",
+                 text::escape_controls(a.save_state).c_str());
   }
   if (a.verbose) {
     const std::string line = report_line(o.prompt_read, o.prompt_seconds, o.written(), o.write_seconds);

@@ -10,6 +10,7 @@
 #include "json_out.h"
 #include "krait/core/error.h"
 #include "krait/infer/state.h"
+#include "krait/text/utf8.h"
 
 namespace krait::cli {
 namespace {
@@ -65,13 +66,16 @@ int info(const InfoArgs& a) {
   for (const ordered_json& j : all) {
     for (const auto& [key, value] : j.items()) {
       if (key == "tensors") continue;
-      std::printf("%-18s %s\n", key.c_str(), (value.is_string() ? value.get<std::string>() : value.dump()).c_str());
+      const std::string shown = value.is_string() ? text::escape_controls(value.get<std::string>()) : value.dump();
+      std::printf("%-18s %s\n", key.c_str(), shown.c_str());
     }
     std::printf("tensors\n");
     for (const auto& t : j["tensors"]) {
-      std::printf("  %-16s %-5s %s\n",
-                  fmt::format("{}.{}", t["sub_block"].get<size_t>(), t["name"].get<std::string>()).c_str(),
-                  t["dtype"].get<std::string>().c_str(), shape_text(t["shape"]).c_str());
+      std::printf(
+          "  %-16s %-5s %s\n",
+          fmt::format("{}.{}", t["sub_block"].get<size_t>(), text::escape_controls(t["name"].get<std::string>()))
+              .c_str(),
+          t["dtype"].get<std::string>().c_str(), shape_text(t["shape"]).c_str());
     }
     if (&j != &all.back()) std::printf("\n");
   }
@@ -116,7 +120,8 @@ int compare(const DiffArgs& args) {
   } else {
     for (const std::string& field : d.header) std::printf("%-16s differs\n", field.c_str());
     for (const TensorDiff& t : d.tensors) {
-      std::printf("%-16s %-20s %s\n", t.name.c_str(), t.shape.str().c_str(), difference(t).c_str());
+      std::printf("%-16s %-20s %s\n", text::escape_controls(t.name).c_str(), t.shape.str().c_str(),
+                  difference(t).c_str());
     }
     std::printf("%s\n", d.equal() ? "equal" : "different");
   }
@@ -158,8 +163,9 @@ int fork(const ForkArgs& a) {
   }
   rng.counter = 0;
   write_state(a.to, s);
-  std::printf("%s: position %lld, seed %llu, stream %llu\n", a.to.c_str(), static_cast<long long>(s.position()),
-              static_cast<unsigned long long>(rng.seed), static_cast<unsigned long long>(rng.stream));
+  std::printf("%s: position %lld, seed %llu, stream %llu\n", text::escape_controls(a.to).c_str(),
+              static_cast<long long>(s.position()), static_cast<unsigned long long>(rng.seed),
+              static_cast<unsigned long long>(rng.stream));
   return 0;
 }
 

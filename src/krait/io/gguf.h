@@ -51,5 +51,8 @@ class Gguf {
 // f32 if it reads back the same (f64 else; arrays always f32). Throws kUsage on what the format cannot hold.
 void write_gguf(const std::filesystem::path&, const std::vector<std::pair<std::string, Gguf::Value>>& values,
                 const std::vector<NamedTensor>& tensors, const Poll& poll = {});
+// The same without commit().
+void write_gguf(AtomicFile&, const std::vector<std::pair<std::string, Gguf::Value>>& values,
+                const std::vector<NamedTensor>& tensors);
 
 }  // namespace krait::io

@@ -122,6 +122,13 @@ void put_info(Header& h, const NamedTensor& t, uint64_t offset) {
 
 void write_gguf(const std::filesystem::path& path, const std::vector<std::pair<std::string, Gguf::Value>>& values,
                 const std::vector<NamedTensor>& tensors, const Poll& poll) {
+  AtomicFile out(path, poll);
+  write_gguf(out, values, tensors);
+  out.commit();
+}
+
+void write_gguf(AtomicFile& out, const std::vector<std::pair<std::string, Gguf::Value>>& values,
+                const std::vector<NamedTensor>& tensors) {
   Header h;
   h.raw("GGUF");
   h.put(kGgufVersion);
@@ -140,7 +147,6 @@ void write_gguf(const std::filesystem::path& path, const std::vector<std::pair<s
     put_info(h, t, offset);
     offset += padded(static_cast<uint64_t>(t.tensor.nbytes()));
   }
-  AtomicFile out(path, poll);
   out.write(h.text());
   out.pad_to(kGgufAlignment);
   for (const NamedTensor& t : tensors) {
@@ -148,7 +154,6 @@ void write_gguf(const std::filesystem::path& path, const std::vector<std::pair<s
     out.write(whole.bytes(), static_cast<size_t>(whole.nbytes()));
     out.pad_to(kGgufAlignment);
   }
-  out.commit();
 }
 
 }  // namespace krait::io

@@ -73,6 +73,12 @@ int64_t ActivationStats::rows(const std::string& weight_name) const {
 }
 
 void ActivationStats::save(const std::filesystem::path& path) const {
+  io::AtomicFile file(path);
+  write(file);
+  file.commit();
+}
+
+void ActivationStats::write(io::AtomicFile& file) const {
   std::vector<io::NamedTensor> tensors;
   for (const auto& [name, c] : columns_) {
     Tensor sums = Tensor::empty({1, static_cast<int64_t>(c.sum.size())}), count = Tensor::empty({1, 1});
@@ -81,7 +87,7 @@ void ActivationStats::save(const std::filesystem::path& path) const {
     tensors.push_back({gguf_tensor_name(name) + kSums, sums});
     tensors.push_back({gguf_tensor_name(name) + kCounts, count});
   }
-  io::write_gguf(path, {{"general.type", std::string("imatrix")}}, tensors);
+  io::write_gguf(file, {{"general.type", std::string("imatrix")}}, tensors);
 }
 
 ActivationStats ActivationStats::load(const std::filesystem::path& path, const ModelSpec& spec) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "krait/io/atomic_file.h"
 #include "krait/ops/runtime.h"
 #include "krait/spec/model_spec.h"
 
@@ -23,6 +24,7 @@ class ActivationStats final : public MatmulObserver {
   // A GGUF file of general.type "imatrix" in llama.cpp's layout: for each matrix NAME.in_sum2 [1, K] and NAME.counts
   // [1, 1], by its name in the model's GGUF file. Atomic.
   void save(const std::filesystem::path&) const;
+  void write(io::AtomicFile&) const;  // the same, without commit()
   // Throws kBadData unless the file is such a one and belongs to the model: every matrix but the head, no other.
   static ActivationStats load(const std::filesystem::path&, const ModelSpec&);
 

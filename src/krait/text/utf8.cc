@@ -116,6 +116,16 @@ std::string escape_controls(std::string_view s) {
   return out;
 }
 
+std::string escape_message(std::string_view s) {
+  constexpr std::string_view kItem = "\n  ";
+  std::string out;
+  for (size_t end; (end = s.find(kItem)) != std::string_view::npos; s.remove_prefix(end + kItem.size())) {
+    out += escape_controls(s.substr(0, end));
+    out += kItem;
+  }
+  return out + escape_controls(s);
+}
+
 void append_utf8(std::string& out, char32_t code) {
   const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(byte)); };
   if (code < 0x80) return put(code);

@@ -41,6 +41,8 @@ std::string replace_invalid_utf8(std::string_view s);
 // `s` for a terminal: control characters, marks that change the direction of writing and bytes that are not UTF-8 as
 // \n, \t, \x1B or \u202E. What is not meant to be shown cannot act.
 std::string escape_controls(std::string_view s);
+// The same of a message of an Error: lists of problems ("\n  " before each) keep their lines.
+std::string escape_message(std::string_view s);
 void append_utf8(std::string& out, char32_t code);  // `code` is a scalar value
 std::string to_utf8(char32_t code);
 
