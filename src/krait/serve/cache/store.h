@@ -68,4 +68,6 @@ class Store {
   virtual Stats stats() = 0;
 };
 
+void check_store_key(const std::string& key);  // kInternal: not such a key as above
+
 }  // namespace krait::serve
