@@ -257,7 +257,7 @@ bool pack_panel(const char* src, int64_t rows, int64_t K, char* dst) {
     }
     finite &= store_scales<kType>(panel, scales);
     scales += int8_scale_bytes(kType);
-    for (int g = 0; g < kElements / 32; ++g, dst += f.code_bytes()) {
+    KRAIT_UNROLL for (int g = 0; g < kElements / 32; ++g, dst += f.code_bytes()) {
       KRAIT_UNROLL for (int strip = 0; strip < kStrips; ++strip) {
         Codes codes[4];
         KRAIT_UNROLL for (int i = 0; i < 4; ++i) {
