@@ -10,14 +10,9 @@
 
 namespace krait {
 
-enum class FiniteCheck {
-  kAll,
-  kUnpacked,  // not the matrices that a Model packs, and checks as it does: Model::finite()
-};
 // Matches every parameter of `spec` with a tensor of the checkpoint. Throws one kBadData that lists every missing,
 // extra, misshapen or non-finite tensor.
-ParamStore load_params(const io::Checkpoint&, const FamilyInfo&, const ModelSpec&, ThreadPool* pool = nullptr,
-                       FiniteCheck = FiniteCheck::kAll);
+ParamStore load_params(const io::Checkpoint&, const FamilyInfo&, const ModelSpec&, ThreadPool* pool = nullptr);
 
 struct LoadedModel {
   std::shared_ptr<const io::Checkpoint> checkpoint;

@@ -118,11 +118,13 @@ struct ServiceStats {
   int64_t passes = 0, prefill_tokens = 0, decode_tokens = 0;   // since the start
 };
 
-// Observed values, for the metrics. All may be empty; called on the service's threads.
+// Observed values, for the metrics. All may be empty; called on the service's threads, several at a time.
 struct ServiceProbe {
   std::function<void(double seconds, int64_t prompt_tokens, int64_t sequences)> pass;
   std::function<void(double seconds)> first_token, between_tokens, queued;
   std::function<void(const Usage&)> prompt;
+  // What went wrong inside, for the log: clients are told no more than 500.
+  std::function<void(const std::string& request_id, const std::string& what)> fault;
 };
 
 class Service {
@@ -132,8 +134,9 @@ class Service {
           Conversations& conversations, const Clock& clock, ServiceOptions options, ServiceProbe probe = {});
   ~Service();
 
-  // Returns a ticket, or throws ServeError at once: 400 what makes no sense for this model, 404 no such conversation or
-  // response, 409 conversation busy, 429 queue full, 503 draining. May block on the stores if there is a thread.
+  // Returns a ticket, or throws ServeError at once: 400 what makes no sense for this model, 429 queue full, 503
+  // draining. Never blocks. What is only known later comes through failed(), before any delta: 404 no such conversation
+  // or response, 409 conversation busy, 400 a prompt without tokens or with too many, a chat its template refuses.
   int64_t submit(GenerateRequest request, std::shared_ptr<Listener> listener);
   // The client has gone: its sequences end at once and their slots are free; with a thread nothing is committed.
   // failed() with status 499 follows. No effect on what has ended.
