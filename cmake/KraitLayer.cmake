@@ -1,3 +1,13 @@
+# A source that only has the name of a test or fuzzer would silently be left out of its library.
+function(krait_names_keep_their_word files pattern what)
+  foreach(file ${files})
+    file(STRINGS ${file} found LIMIT_COUNT 1 REGEX "${pattern}")
+    if(NOT found)
+      message(FATAL_ERROR "${file} is named as ${what} and has none: another name makes it part of the library")
+    endif()
+  endforeach()
+endfunction()
+
 # krait_layer(<folder> USES <folders…> PACKAGES <targets…>)
 # One static library from src/krait/<folder>/**.cc, one test program from its *_test.cc (target test_<folder>), one
 # fuzzer from each *_fuzz.cc. Instruction-set variants are added by <folder>/layer.cmake, if there is one.
@@ -10,7 +20,9 @@ function(krait_layer folder)
   set(fuzzers ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER fuzzers INCLUDE REGEX "_fuzz\\.cc$")
-  list(FILTER sources EXCLUDE REGEX "_(test|bench|fuzz)\\.cc$|/isa/")
+  list(FILTER sources EXCLUDE REGEX "_(test|fuzz)\\.cc$|/isa/")
+  krait_names_keep_their_word("${tests}" "^(TYPED_)?TEST(_[FP])?\\(" "a test")
+  krait_names_keep_their_word("${fuzzers}" "LLVMFuzzerTestOneInput" "a fuzzer")
   if(sources)
     add_library(krait_${name} STATIC ${sources})
     set(kind PUBLIC)

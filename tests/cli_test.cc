@@ -108,6 +108,7 @@ TEST_F(CliTest, BenchNamesItsRowsLikeItsPeers) {
     names.push_back(row["test"]);
     EXPECT_GT(row["tokens_per_second"].get<double>(), 0);
     EXPECT_TRUE(row.contains("roofline_share"));
+    EXPECT_TRUE(row["fits_in_cache"].is_boolean());
   }
   EXPECT_THAT(names, testing::ElementsAre("pp8", "tg4", "tg4x3", "tg2", "tg2x3", "pp8@d5", "tg4@d5", "tg4x3@d5",
                                           "tg2@d5", "tg2x3@d5"));

@@ -64,10 +64,7 @@ inline std::unique_ptr<Model> tiny_model(const std::string& name, DType dtype = 
 }
 
 inline std::vector<int32_t> random_ids(int64_t n, int64_t vocab, uint64_t seed) {
-  Rng rng(seed);
-  std::vector<int32_t> ids(static_cast<size_t>(n));
-  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocab)));
-  return ids;
+  return random_integers(n, vocab, Rng(seed));
 }
 
 }  // namespace krait::test

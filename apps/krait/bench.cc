@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench_run.h"
+#include "json_out.h"
 #include "krait/backends/cpu/cpu_backend.h"
 #include "krait/core/error.h"
 #include "krait/text/utf8.h"
@@ -95,7 +96,7 @@ std::vector<OpRow> op_rows(const Model& m, const BenchRow& r) {
   return rows;
 }
 
-void print_json(const Args& a, const Session& s, const std::vector<BenchRow>& rows) {
+void print_rows(const Args& a, const Session& s, const std::vector<BenchRow>& rows) {
   const auto known = [](double v) { return v > 0 ? ordered_json(v) : ordered_json(nullptr); };
   ordered_json j;
   j["model"] = s.loaded.checkpoint->path().string();
@@ -108,9 +109,13 @@ void print_json(const Args& a, const Session& s, const std::vector<BenchRow>& ro
   j["compute"] = a.model.compute;
   j["rows"] = ordered_json::array();
   for (const BenchRow& r : rows) {
-    ordered_json row = {{"test", r.test},          {"tokens_per_second", r.best()},
-                        {"mean", r.mean()},        {"deviation", r.deviation()},
-                        {"bound", known(r.bound)}, {"roofline_share", known(r.bound > 0 ? r.best() / r.bound : 0)}};
+    ordered_json row = {{"test", r.test},
+                        {"tokens_per_second", r.best()},
+                        {"mean", r.mean()},
+                        {"deviation", r.deviation()},
+                        {"bound", known(r.bound)},
+                        {"roofline_share", known(r.bound > 0 ? r.best() / r.bound : 0)},
+                        {"fits_in_cache", r.fits_in_cache}};
     if (r.roof) row["roofline"] = to_json(*r.roof);
     if (!r.ops.empty()) row["profile"] = ordered_json::array();
     if (!r.ops.empty()) {
@@ -126,7 +131,7 @@ void print_json(const Args& a, const Session& s, const std::vector<BenchRow>& ro
     }
     j["rows"].push_back(std::move(row));
   }
-  std::printf("%s\n", j.dump(2).c_str());
+  print_json(j);
 }
 
 std::string cell(double v, const char* format) {
@@ -147,6 +152,9 @@ void print_profile(const Model& m, const BenchRow& r) {
   }
 }
 
+// Faster than memory allows, and why.
+bool in_cache(const BenchRow& r) { return r.fits_in_cache && r.bound > 0 && r.best() > r.bound; }
+
 void print_table(const Args& a, const Session& s, const std::vector<BenchRow>& rows) {
   std::printf("%s, %d thread(s), %s, compute %s\n", s.model().runtime().kernels->name, s.pool->n_threads(),
               text::escape_controls(s.loaded.checkpoint->path().string()).c_str(), a.model.compute.c_str());
@@ -161,7 +169,11 @@ void print_table(const Args& a, const Session& s, const std::vector<BenchRow>& r
     char mean[48];
     std::snprintf(mean, sizeof mean, "%.1f ± %.1f", r.mean(), r.deviation());
     std::printf("| %-18s | %12.1f | %21s | %8s |\n", r.test.c_str(), r.best(), mean,
-                cell(r.bound > 0 ? 100 * r.best() / r.bound : 0, "%.1f%%").c_str());
+                cell(r.bound > 0 ? 100 * r.best() / r.bound : 0, in_cache(r) ? "%.1f%%*" : "%.1f%%").c_str());
+  }
+  if (std::ranges::any_of(rows, in_cache)) {
+    std::printf("\n* weights and states fit in the last cache (%lld MiB), and the bound reads them from memory\n",
+                static_cast<long long>(last_cache_bytes() >> 20));
   }
   for (const BenchRow& r : rows) {
     if (!r.ops.empty()) print_profile(s.model(), r);
@@ -175,7 +187,7 @@ int bench(Args& a, const Command& c) {
   const Session s = open_session(a.model, NeedTokenizer::kNo);
   const std::vector<BenchRow> rows = run_bench(a.plan, s.model());
   if (a.json) {
-    print_json(a, s, rows);
+    print_rows(a, s, rows);
   } else {
     print_table(a, s, rows);
   }
@@ -188,7 +200,7 @@ int roofline(int64_t threads, bool json) {
   if (json) {
     ordered_json j = {{"cpu", cpu_description()}, {"threads", pool->n_threads()}};
     j.update(to_json(r));
-    std::printf("%s\n", j.dump(2).c_str());
+    print_json(j);
     return 0;
   }
   std::printf("%s, %d thread(s)\n", cpu_description().c_str(), pool->n_threads());
@@ -214,7 +226,7 @@ void add_bench(Command& root) {
   c.flag("--profile", a->plan.profile, "show where a pass goes, kernel by kernel");
   c.flag("--no-roofline", a->no_roofline, "do not measure the machine's limits; the share of them is then not known");
   c.flag("--json", a->json,
-         "print JSON: rows[] with test, tokens_per_second (the best), mean, deviation, roofline_share");
+         "print JSON: rows[] with test, tokens_per_second (the best), mean, deviation, roofline_share, fits_in_cache");
   c.footer(
       "pp512: a prompt of 512 tokens; tg128: 128 tokens one by one; tg64x16: 64 tokens each of 16 sequences together;\n"
       "@d8192: after 8192 tokens. The bound of a pass is its matmuls at the measured arithmetic peak or its weights\n"

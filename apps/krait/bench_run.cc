@@ -15,17 +15,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Random ids, below the vocabulary; a function of the seed alone.
-std::vector<int32_t> random_ids(const Model& m, int64_t n, uint64_t seed) {
-  Rng rng(seed);
-  std::vector<int32_t> ids(static_cast<size_t>(n));
-  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(m.vocab_size())));
-  return ids;
-}
-
 // Reads n tokens into `slot` in chunks, logits after the last alone.
 void prefill(const Model& m, SlotStore& states, int32_t slot, int64_t n, int64_t chunk, uint64_t seed) {
-  const std::vector<int32_t> ids = random_ids(m, n, seed);
+  const std::vector<int32_t> ids = random_integers(n, m.vocab_size(), Rng(seed));
   for (int64_t at = 0; at < n; at += chunk) {
     const int64_t length = std::min(chunk, n - at);
     const int64_t last = length - 1;
@@ -41,10 +33,15 @@ void decode(const Model& m, SlotStore& states, int64_t n, int64_t batch, uint64_
   for (int64_t b = 0; b < batch; ++b) spans.add(1, static_cast<int32_t>(b));
   std::vector<int64_t> rows(static_cast<size_t>(batch));
   std::iota(rows.begin(), rows.end(), 0);
-  const std::vector<int32_t> ids = random_ids(m, n * batch, seed);
+  const std::vector<int32_t> ids = random_integers(n * batch, m.vocab_size(), Rng(seed));
   for (int64_t i = 0; i < n; ++i) {
     m.forward(std::span(ids).subspan(static_cast<size_t>(i * batch), static_cast<size_t>(batch)), spans, states, rows);
   }
+}
+
+// Weights and states of a pass.
+int64_t bytes_of_pass(const Model& m, int64_t states) {
+  return m.resident_bytes() + states * SlotStore::bytes_per_slot(m.state_specs());
 }
 
 // The least seconds a pass over `tokens` can take: the matmuls at the peak of their arithmetic, or the weights once and
@@ -73,6 +70,7 @@ struct Test {
   std::string name;
   int64_t tokens;                                  // in all
   int64_t passes;                                  // forward passes
+  int64_t touched;                                 // bytes of weights and states of a pass
   std::function<double(const Roofline&)> seconds;  // the least that the run can take
   std::function<void()> prepare, run;
 };
@@ -87,6 +85,7 @@ class Bench {
     BenchRow row;
     row.test = t.name;
     row.passes = t.passes;
+    row.fits_in_cache = t.touched <= last_cache_bytes();
     timed(t);  // warm up
     look(row);
     for (int64_t r = 0; r < plan_.repeats; ++r) {
@@ -168,7 +167,7 @@ std::vector<BenchRow> run_bench(const BenchPlan& plan, const Model& m) {
     for (const int64_t n : plan.prompts) {
       if (n == 0) continue;
       const int64_t passes = (n + plan.chunk - 1) / plan.chunk;
-      rows.push_back(bench.measure({at_depth("pp" + std::to_string(n), depth), n, passes,
+      rows.push_back(bench.measure({at_depth("pp" + std::to_string(n), depth), n, passes, bytes_of_pass(m, 1),
                                     [&](const Roofline& roof) { return prompt_seconds(m, roof, n, plan.chunk); },
                                     [&] { begin(1); }, [&] { prefill(m, states, 0, n, plan.chunk, 2); }}));
     }
@@ -176,7 +175,7 @@ std::vector<BenchRow> run_bench(const BenchPlan& plan, const Model& m) {
       for (const int64_t batch : plan.batches) {
         if (n == 0) continue;
         const std::string name = "tg" + std::to_string(n) + (batch > 1 ? "x" + std::to_string(batch) : "");
-        rows.push_back(bench.measure({at_depth(name, depth), n * batch, n,
+        rows.push_back(bench.measure({at_depth(name, depth), n * batch, n, bytes_of_pass(m, batch),
                                       [&](const Roofline& roof) { return decode_seconds(m, roof, n, batch); },
                                       [&] { begin(batch); }, [&] { decode(m, states, n, batch, 3); }}));
       }

@@ -24,6 +24,7 @@ struct BenchRow {
   std::vector<double> runs;      // tokens a second of each repeat
   std::optional<Roofline> roof;  // the best limits measured just before, between and after them
   double bound = 0;              // tokens a second that these limits allow; 0: not known
+  bool fits_in_cache = false;    // weights and states of a pass: the bound, which reads them from memory, is no limit
   int64_t passes = 1;            // forward passes of a run
   double profiled_seconds = 0;   // of the run that was profiled
   std::vector<OpCost> ops;       // of that run; empty: not profiled

@@ -15,6 +15,7 @@
 #include "out_folder.h"
 #include "session.h"
 #include "terminal.h"
+#include "text_file.h"
 
 namespace krait::cli {
 namespace {

@@ -9,6 +9,7 @@
 #include "krait/infer/score.h"
 #include "progress.h"
 #include "session.h"
+#include "text_file.h"
 
 namespace krait::cli {
 namespace {

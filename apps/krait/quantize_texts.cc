@@ -1,16 +1,10 @@
 #include "quantize_texts.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <memory>
 
 #include "krait/core/error.h"
-#include "krait/text/utf8.h"
 #include "session.h"
+#include "text_file.h"
 
 namespace krait::cli {
 namespace {
@@ -45,59 +39,13 @@ std::vector<int32_t> encode(const text::Tokenizer& t, const std::string& text) {
   return t.encode(text, {.add_special = true, .parse_special = false});
 }
 
-// The beginning of a text, as much as is asked for.
-class TextFile {
- public:
-  explicit TextFile(const std::string& path)
-      : name_(path == "-" ? "standard input" : path), file_(path == "-" ? stdin : std::fopen(path.c_str(), "rb")) {
-    if (!file_) fail(std::strerror(errno));
-    struct stat st{};
-    if (::fstat(::fileno(file_.get()), &st) != 0) fail(std::strerror(errno));
-    if (path != "-" && !S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode)) fail("it is neither a file nor a pipe");
-  }
-
-  // Whole characters, at most `bytes`; more than the last call gave unless ended().
-  std::string first(size_t bytes) {
-    char buffer[1 << 16];
-    while (!ended_ && text_.size() < bytes) {
-      const size_t n = std::fread(buffer, 1, std::min(sizeof buffer, bytes - text_.size()), file_.get());
-      text_.append(buffer, n);
-      if (n > 0) continue;
-      if (std::ferror(file_.get()) != 0) fail(std::strerror(errno));
-      ended_ = true;
-    }
-    size_t end = text_.size();
-    for (size_t back = 1; !ended_ && back <= std::min<size_t>(3, end); ++back) {
-      const auto c = text::decode_utf8(std::string_view(text_).substr(end - back));
-      if (c.status != text::Utf8Status::kIncomplete) continue;
-      end -= back;
-      break;
-    }
-    return text_.substr(0, end);
-  }
-  bool ended() const { return ended_; }
-  const std::string& name() const { return name_; }
-
- private:
-  [[noreturn]] void fail(const std::string& why) const {
-    throw Error(ErrorCode::kFailed, "[read] cannot read " + name_ + ": " + why);
-  }
-  struct Close {
-    void operator()(std::FILE* f) const {
-      if (f != stdin) std::fclose(f);
-    }
-  };
-  std::string name_, text_;
-  std::unique_ptr<std::FILE, Close> file_;
-  bool ended_ = false;
-};
-
 // At least `tokens` ids from the beginning of a text, or all of it.
 std::vector<int32_t> encode_first(const std::string& path, int64_t tokens, bool lossy, const text::Tokenizer& t) {
   constexpr size_t kBytesPerToken = 32;  // more than most texts have; if not, more is read
   const auto wanted =
       static_cast<size_t>(std::min(tokens, 4 * kMostTokens)) + kLeastCalibration;  // the cut changes the last
   TextFile file(path);
+  file.require_end();
   for (size_t bytes = wanted * kBytesPerToken;; bytes *= 4) {
     auto ids = encode(t, require_utf8(file.first(bytes), file.name(), lossy));
     if (ids.size() >= wanted || file.ended()) return ids;

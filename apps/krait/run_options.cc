@@ -10,6 +10,7 @@
 
 #include "krait/core/error.h"
 #include "krait/text/stop_matcher.h"
+#include "text_file.h"
 
 namespace krait::cli {
 namespace {

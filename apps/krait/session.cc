@@ -1,11 +1,7 @@
 #include "session.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 
@@ -176,25 +172,6 @@ Session open_session(const ModelArgs& a, NeedTokenizer need) {
 
 int64_t Session::sampled_vocab() const {
   return tokenizer ? std::min(model().vocab_size(), tokenizer->vocab_size()) : model().vocab_size();
-}
-
-std::string read_text(const std::string& path) {
-  const bool standard_input = path == "-";
-  std::FILE* f = standard_input ? stdin : std::fopen(path.c_str(), "rb");
-  const auto fail = [&](int error) {
-    const std::string name = standard_input ? "standard input" : path;
-    throw Error(ErrorCode::kFailed, "[read] cannot read " + name + ": " + std::strerror(error));
-  };
-  if (f == nullptr) fail(errno);
-  std::string all;
-  char buffer[1 << 16];
-  do {
-    all.append(buffer, std::fread(buffer, 1, sizeof buffer, f));
-  } while (std::feof(f) == 0 && std::ferror(f) == 0);
-  const int error = std::ferror(f) != 0 ? errno : 0;
-  if (!standard_input) std::fclose(f);
-  if (error != 0) fail(error);
-  return all;
 }
 
 std::string require_utf8(std::string text, const std::string& name, bool lossy) {

@@ -49,8 +49,6 @@ std::unique_ptr<ThreadPool> make_pool(int64_t threads);
 // Where the shipped model stands: beside the program or in its source tree; throws kUsage if it is not there.
 std::string shipped_model();
 
-// Bytes of a file, or of standard input for "-".
-std::string read_text(const std::string& path);
 // `text` if it is UTF-8. What is not becomes U+FFFD if `lossy`; else it is kBadData, with the place. `name`: what it
 // is.
 std::string require_utf8(std::string text, const std::string& name, bool lossy);

@@ -8,6 +8,7 @@
 #include "krait/core/error.h"
 #include "session.h"
 #include "terminal.h"
+#include "text_file.h"
 
 namespace krait::cli {
 namespace {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 namespace krait {
 
@@ -53,5 +54,12 @@ class Rng {
  private:
   uint64_t seed_, stream_, counter_;
 };
+
+// n numbers in 0 .. below-1.
+inline std::vector<int32_t> random_integers(int64_t n, int64_t below, Rng rng) {
+  std::vector<int32_t> v(static_cast<size_t>(n));
+  for (int32_t& x : v) x = static_cast<int32_t>(rng.below(static_cast<uint64_t>(below)));
+  return v;
+}
 
 }  // namespace krait

@@ -127,10 +127,7 @@ class Verifier {
   }
 
   Ids random_ids(int64_t n, uint64_t stream) const {
-    Rng rng(options_.seed, 100 + stream);
-    Ids ids(static_cast<size_t>(n));
-    for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(model_.vocab_size())));
-    return ids;
+    return random_integers(n, model_.vocab_size(), Rng(options_.seed, 100 + stream));
   }
 
   // Reads ids in one pass and returns the logits of all of them.

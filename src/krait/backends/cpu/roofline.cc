@@ -156,15 +156,20 @@ class Array {
 
 // Floats of the array that is streamed: an even number of pieces.
 int64_t stream_size() {
-  int64_t bytes = int64_t{512} << 20;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-  bytes = std::max(bytes, 4 * static_cast<int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE)));
-#endif
+  int64_t bytes = std::max(int64_t{512} << 20, 4 * last_cache_bytes());
   bytes = std::min(bytes, static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4);
   return std::max<int64_t>(1, bytes / 4 / (2 * kPiece)) * 2 * kPiece;
 }
 
 }  // namespace
+
+int64_t last_cache_bytes() {
+#ifdef _SC_LEVEL3_CACHE_SIZE
+  return std::max<int64_t>(0, sysconf(_SC_LEVEL3_CACHE_SIZE));
+#else
+  return 0;
+#endif
+}
 
 struct RooflineMeter::Impl {
   Impl(ThreadPool& p, std::string_view kernels)

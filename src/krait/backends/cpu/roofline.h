@@ -37,6 +37,8 @@ class RooflineMeter {
   std::unique_ptr<Impl> impl_;
 };
 
+int64_t last_cache_bytes();  // of one socket, as the system says; 0: not known
+
 Roofline measure_roofline(ThreadPool& pool);  // the best of four samples: about a second
 
 }  // namespace krait

@@ -1,6 +1,6 @@
 // Driver of the integer matmul: quantizes activations, cuts the output into tasks, walks a task in tiles.
 #include "krait/backends/cpu/isa/int8_tile.h"
-#include "krait/backends/cpu/isa/integers.h"
+#include "krait/backends/cpu/isa/matmul_grid.h"
 #include "krait/backends/cpu/isa/ops.h"
 #include "krait/backends/cpu/workspace.h"
 
@@ -30,7 +30,7 @@ struct Plan {
   char* x;            // quantized chunk
   Piece pieces[kMaxChunk / kInt8MaxRows + 1];
   int64_t n_pieces, rows_packed;
-  int64_t panels, panels_per_task, tasks_n, pieces_per_task;
+  Grid grid;
 };
 
 // As few panels as there can be, of rows as equal as they can be.
@@ -48,24 +48,16 @@ void plan_rows(Plan& plan, int64_t rows) {
   plan.rows_packed = at;
 }
 
-// Enough tasks to balance the threads: by output columns first, then by rows.
+// A task is at least as wide as the widest tile.
 void plan_tasks(Plan& plan, int64_t threads) {
-  const int64_t want = threads == 1 ? 1 : 4 * threads;
-  const int64_t products = plan.rows_packed * plan.p.K * kPanel;  // of one panel
-  int64_t g = kPanelsPerTask;
-  while (g > kInt8Strips[0] / kStrips && ceil_div(plan.panels, g) < want && g / 2 * products >= kTaskMin) g /= 2;
-  plan.panels_per_task = g;
-  plan.tasks_n = ceil_div(plan.panels, g);
-  const int64_t splits = min(plan.n_pieces, ceil_div(want, plan.tasks_n));
-  plan.pieces_per_task = ceil_div(plan.n_pieces, splits);
+  plan.grid = make_grid(ceil_div(plan.p.N, kPanel), plan.n_pieces, threads, kPanelsPerTask, kInt8Strips[0] / kStrips,
+                        plan.rows_packed * plan.p.K * kPanel, kTaskMin);
 }
 
 void run_task(const Plan& plan, int64_t task) {
   const MatmulParams& p = plan.p;
-  const int64_t s0 = task % plan.tasks_n * plan.panels_per_task * kStrips;
-  const int64_t s1 = min(plan.panels * kStrips, s0 + plan.panels_per_task * kStrips);
-  const int64_t i0 = task / plan.tasks_n * plan.pieces_per_task;
-  const int64_t i1 = min(plan.n_pieces, i0 + plan.pieces_per_task);
+  const int64_t s0 = plan.grid.first_panel(task) * kStrips, s1 = plan.grid.end_panel(task) * kStrips;
+  const int64_t i0 = plan.grid.first_piece(task), i1 = plan.grid.end_piece(task);
   const int64_t strips = i1 - i0 == 1 ? kInt8Strips[plan.pieces[i0].cls] : 1;
   for (int64_t s = s0; s < s1;) {
     const bool wide = s1 - s >= strips && strips > 1;
@@ -107,8 +99,7 @@ void run_chunk(const Exec& exec, Plan& plan, int64_t rows) {
   } else {
     exec.pool->parallel_for(plan.n_pieces, [&](int64_t i) { quantize_piece(plan, i); });
   }
-  exec.pool->parallel_for(plan.tasks_n * ceil_div(plan.n_pieces, plan.pieces_per_task),
-                          [&](int64_t task) { run_task(plan, task); });
+  exec.pool->parallel_for(plan.grid.tasks(), [&](int64_t task) { run_task(plan, task); });
 }
 
 }  // namespace
@@ -118,7 +109,6 @@ void int8_matmul(const Exec& exec, const MatmulParams& p) {
   plan.p = p;
   plan.format = format_of(p.w_dtype);
   plan.kernels = block_of(p.w_dtype).elements == 32 ? &int8_kernels_legacy(p.w_dtype) : &int8_kernels_k(p.w_dtype);
-  plan.panels = ceil_div(p.N, kPanel);
   plan.w_stride = int8_panel_bytes(p.w_dtype, p.K);
   plan.x_per_row = p.K / 32 * plan.format.x_bytes();
   const int64_t fit = kChunkBytes / plan.x_per_row / kInt8MaxRows * kInt8MaxRows;

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "krait/backends/cpu/isa/int8_tile.h"
-#include "krait/backends/cpu/isa/integers.h"
+#include "krait/backends/cpu/isa/matmul_grid.h"
 #include "krait/backends/cpu/isa/matmul_pack.h"
 #include "krait/backends/cpu/isa/ops.h"
 #include "krait/backends/cpu/workspace.h"
@@ -32,7 +32,7 @@ struct Plan {
   const float* x;     // packed chunk
   Piece pieces[kRowChunk / kMaxRows + 4];
   int64_t n_pieces, rows_packed;
-  int64_t panels, panels_per_task, tasks_n, pieces_per_task;
+  Grid grid;
 };
 
 // Cuts `rows` rows into panels of the biggest classes; what is left over is rounded up to a class.
@@ -55,18 +55,11 @@ void plan_rows(Plan& plan, int64_t rows) {
   plan.rows_packed = at;
 }
 
-// Enough tasks to balance the threads: by output columns first, then by rows.
+// Many rows have pieces enough to share out.
 void plan_tasks(Plan& plan, int64_t threads) {
-  const int64_t want = threads == 1 ? 1 : 4 * threads;
-  const int64_t products = plan.rows_packed * plan.p.K * kPanel;  // of one panel
-  int64_t g = kPanelsPerTask;
-  while (g > 1 && plan.rows_packed <= kMaxRows && ceil_div(plan.panels, g) < want && g / 2 * products >= kTaskMin) {
-    g /= 2;
-  }
-  plan.panels_per_task = g;
-  plan.tasks_n = ceil_div(plan.panels, g);
-  const int64_t splits = min(plan.n_pieces, ceil_div(want, plan.tasks_n));
-  plan.pieces_per_task = ceil_div(plan.n_pieces, splits);
+  plan.grid =
+      make_grid(ceil_div(plan.p.N, kPanel), plan.n_pieces, threads, kPanelsPerTask,
+                plan.rows_packed <= kMaxRows ? 1 : kPanelsPerTask, plan.rows_packed * plan.p.K * kPanel, kTaskMin);
 }
 
 XForm x_form(const MatmulParams& p, const TileKernels** tiles) {
@@ -143,10 +136,8 @@ void run_block(const Plan& plan, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
 }
 
 void run_task(const Plan& plan, int64_t task) {
-  const int64_t n0 = task % plan.tasks_n * plan.panels_per_task;
-  const int64_t n1 = min(plan.panels, n0 + plan.panels_per_task);
-  const int64_t first = task / plan.tasks_n * plan.pieces_per_task;
-  const int64_t end = min(plan.n_pieces, first + plan.pieces_per_task);
+  const int64_t n0 = plan.grid.first_panel(task), n1 = plan.grid.end_panel(task);
+  const int64_t first = plan.grid.first_piece(task), end = plan.grid.end_piece(task);
   const int64_t K = plan.p.K;
   const int64_t block = plan.rows_packed <= 2 ? K : kBlockK;
   for (int64_t k0 = 0; k0 < K; k0 += block) {
@@ -181,8 +172,7 @@ void run_chunk(const Exec& exec, Plan& plan, int64_t rows) {
       exec.pool->parallel_for(plan.n_pieces, pack);
     }
   }
-  exec.pool->parallel_for(plan.tasks_n * ceil_div(plan.n_pieces, plan.pieces_per_task),
-                          [&](int64_t task) { run_task(plan, task); });
+  exec.pool->parallel_for(plan.grid.tasks(), [&](int64_t task) { run_task(plan, task); });
 }
 
 }  // namespace
@@ -192,7 +182,6 @@ void matmul(const Exec& exec, const MatmulParams& p) {
   Plan plan;
   plan.p = p;
   plan.form = x_form(p, &plan.tiles);
-  plan.panels = ceil_div(p.N, kPanel);
   plan.w_stride = static_cast<int64_t>(packed_weight_bytes(p.w_dtype, kPanel, p.K));
   plan.x_per_row = x_elements(plan.form, p.K);
   for (int64_t m0 = 0; m0 < p.M; m0 += kRowChunk) {
