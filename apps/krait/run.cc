@@ -105,7 +105,7 @@ int run(const RunArgs& a) {
     check_fits(s.model(), *start);
   }
   if (a.interactive) return chat(a, s, std::move(start));
-  return run_once(a, s, prompt, std::move(start), load_seconds);
+  return run_once(a, s, prompt, start, load_seconds);
 }
 
 }  // namespace
