@@ -124,7 +124,7 @@ class Mamba1Scan : public testing::TestWithParam<const KernelSet*> {
 
 TEST_P(Mamba1Scan, TrapB2_MatchesReferenceAtAnySize) {
   for (const Shape1 s : {Shape1{1, 1}, Shape1{7, 3}, Shape1{16, 16}, Shape1{40, 16}, Shape1{64, 5}, Shape1{67, 16},
-                         Shape1{130, 2}, Shape1{33, 256}, Shape1{129, 7}}) {
+                         Shape1{130, 2}, Shape1{33, 256}, Shape1{129, 7}, Shape1{1601, 5}}) {
     expect_matches(*GetParam(), pool_, Problem(s, 41, 1), packed({5, 0, 1, 33, 2}));
   }
 }
