@@ -103,6 +103,13 @@ void run_edge(TileKernel kernel, Tile tile, int rows, int64_t cols, int64_t widt
   for (int m = 0; m < rows; ++m) memcpy(y + m * ldy, buffer + m * width, bytes);
 }
 
+// Tiles read their panels side by side, a stream each. Short streams end before the processor follows them: the panels
+// of a tile, which lie one after the other, are first read as a single stream (16 KB at most, half of L1).
+constexpr int64_t kShortPanel = 2048;
+void read_through(const char* p, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) static_cast<void>(*static_cast<const volatile char*>(p + at));
+}
+
 // Pieces [i0, i1) of one class times panels [n0, n1), products k0 .. k0 + k − 1.
 void run_block(const Plan& plan, int64_t i0, int64_t i1, int64_t n0, int64_t n1, int64_t k0, int64_t k) {
   const MatmulParams& p = plan.p;
@@ -120,6 +127,7 @@ void run_block(const Plan& plan, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
     const TileKernel kernel = plan.tiles->at[cls][log];
     t.w = static_cast<const char*>(p.w) + n * plan.w_stride + k0 * w_per_k;
     t.bias = p.bias != nullptr && k0 + k == p.K ? p.bias + n * kPanel : nullptr;
+    if (plan.w_stride <= kShortPanel) read_through(t.w, min(width / kPanel, n1 - n) * plan.w_stride);
     for (int64_t i = i0; i < i1; ++i) {
       const Piece& piece = plan.pieces[i];
       t.x = plan.x + piece.at * plan.x_per_row + x_elements(plan.form, k0) * kClassRows[cls];
