@@ -1,9 +1,13 @@
 // Block types across the layers: files of the gguf package, and what the program does with quantized models.
+#include <cstddef>
 #include <cstring>
+#include <functional>
 
+#include "krait/core/error.h"
 #include "krait/infer/verify.h"
 #include "krait/io/gguf.h"
 #include "krait/io/test_folder.h"
+#include "krait/kernels/blocks.h"
 #include "krait/models/export_gguf.h"
 #include "krait/models/load.h"
 #include "krait/ops/dequantize.h"
@@ -139,9 +143,89 @@ TEST_P(BlocksModel, TrapD5_LogitsHardlyDependOnTheKernels) {
   }
 }
 
+int64_t offset_of_scale(DType type) {
+  switch (type) {
+#define KRAIT_OFFSET(name) \
+  case DType::k##name:     \
+    return offsetof(Block##name, d);
+    KRAIT_BLOCK_TYPES(KRAIT_OFFSET)
+#undef KRAIT_OFFSET
+    default:
+      return 0;  // plain halves
+  }
+}
+
+// Makes the scale of the tensor's last block an infinity.
+void spoil(ParamStore& params, const std::string& name) {
+  Tensor t = params.get(name).value.clone();
+  const uint16_t infinity = 0x7C00;
+  const int64_t at = t.nbytes() - block_of(t.dtype()).bytes + offset_of_scale(t.dtype());
+  std::memcpy(t.bytes() + at, &infinity, sizeof infinity);
+  params.set(name, {t, false});
+}
+
+std::string refusal(const std::function<void()>& load) {
+  try {
+    load();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kBadData);
+    return e.what();
+  }
+  return "accepted";
+}
+
+// Trap C15 where matrices are checked as they are packed: a model refuses what the check of its file refuses, in the
+// same words.
+TEST_P(BlocksModel, TrapC15_PackingRefusesWhatTheCheckOfTheFileDoes) {
+  const ModelSpec spec = wide_spec(GetParam());
+  for (auto type = static_cast<int>(DType::kQ8_0); type <= static_cast<int>(DType::kIQ4_XS); ++type) {
+    const ParamStore good = quantized(spec, static_cast<DType>(type));
+    std::vector<std::vector<std::string>> cases(1);  // parameters to spoil; the first case: all
+    for (const ParamSpec& p : model_params(spec)) {
+      if (p.role == ParamRole::kVector) continue;
+      cases.front().push_back(p.name);
+      if (static_cast<DType>(type) == DType::kQ4_K) cases.push_back({p.name});
+    }
+    for (const auto& names : cases) {
+      SCOPED_TRACE(std::string(name_of(static_cast<DType>(type))) + " " + names.front());
+      ParamStore params = good;
+      for (const std::string& name : names) spoil(params, name);
+      const io::TestFolder folder;
+      save_gguf(spec, params, folder / "q.gguf", {});
+      const auto c = io::Checkpoint::open(folder / "q.gguf");
+      const std::string want = refusal([&] { load_params(*c, find_family(*c), spec); });
+      EXPECT_THAT(want, HasSubstr(std::to_string(names.size()) + " problem(s)"));
+      EXPECT_EQ(refusal([&] { load_model(folder / "q.gguf", runtime()); }), want);
+      EXPECT_EQ(refusal([&] { load_model(folder / "q.gguf", runtime(), DType::kBF16); }), want);
+    }
+  }
+}
+
+TEST(Blocks, TrapC15_ATiedTableIsCheckedAsItIsPacked) {
+  ModelSpec spec = wide_spec("mamba2");
+  spec.tie_embeddings = true;
+  ParamStore params = quantized(spec, DType::kQ6_K);
+  spoil(params, kEmbeddingName);
+  const io::TestFolder folder;
+  save_gguf(spec, params, folder / "q.gguf", {});
+  EXPECT_THAT(refusal([&] { load_model(folder / "q.gguf", runtime()); }),
+              HasSubstr("not finite: 256 of 69632 values of token_embd.weight"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Wide, BlocksModel, testing::ValuesIn(tiny_names()), [](const auto& i) { return i.param; });
 
 class BlocksProgram : public CliTest {};
+
+TEST_F(BlocksProgram, TrapC15_NoTextComesFromAFileWithAnInfiniteScale) {
+  const ModelSpec spec = wide_spec("mamba1");
+  ParamStore params = quantized(spec, DType::kQ4_K);
+  spoil(params, "backbone.layers.0.mixer.out_proj.weight");
+  save_gguf(spec, params, path("q.gguf"), {});
+  const Finished run = krait({"run", path("q.gguf"), "--tokenizer", "bytes", "-p", "a", "-n", "1"});
+  EXPECT_EQ(run.code, 3);
+  EXPECT_EQ(run.out, "");
+  EXPECT_THAT(run.err, HasSubstr("not finite: 256 of 65536 values of blk.0.ssm_out.weight are NaN or infinite"));
+}
 
 TEST_F(BlocksProgram, ConvertKeepsBlocksInGgufAndWidensThemForFoldersWhenAsked) {
   const ModelSpec spec = wide_spec("mamba1");

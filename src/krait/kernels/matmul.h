@@ -35,7 +35,8 @@ struct PackWeightParams {
   const void* src;  // [N, K] row-major, contiguous, `dtype`; alignment of one element is enough (2 bytes for blocks)
   DType dtype;      // kF32, kBF16, kF16 or a block type
   int64_t N, K;
-  void* dst;  // packed_weight_bytes(dtype, N, K) bytes, 64-byte aligned
+  void* dst;                   // packed_weight_bytes(dtype, N, K) bytes, 64-byte aligned
+  bool* not_finite = nullptr;  // becomes true if a value is infinite or NaN (a block: a scale); null: do not tell
 };
 
 }  // namespace krait

@@ -42,6 +42,7 @@ Tensor in_shape(const Tensor& t, const ParamSpec& p) {
 class Problems {
  public:
   void add(std::string line) { lines_.push_back(std::move(line)); }
+  bool any() const { return !lines_.empty(); }
   void raise_if_any(const io::Checkpoint& c) const {
     if (lines_.empty()) return;
     constexpr size_t kShown = 20;
@@ -54,6 +55,12 @@ class Problems {
  private:
   std::vector<std::string> lines_;
 };
+
+void check_finite(const Tensor& t, const std::string& name, ThreadPool* pool, Problems& problems) {
+  if (const int64_t n = count_non_finite(t, pool); n > 0) {
+    problems.add(fmt::format("not finite: {} of {} values of {} are NaN or infinite", n, t.numel(), name));
+  }
+}
 
 // A file that holds A_log where −exp(A_log) belongs would run, wrongly (trap C1).
 void check_negative(const Tensor& t, const std::string& name, Problems& problems) {
@@ -102,7 +109,8 @@ void check_settings(const ModelSpec& spec) {
 
 }  // namespace
 
-ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const ModelSpec& spec, ThreadPool* pool) {
+ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const ModelSpec& spec, ThreadPool* pool,
+                       FiniteCheck check) {
   check_settings(spec);
   ParamStore store;
   Problems problems;
@@ -125,9 +133,7 @@ ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const Model
       problems.add(fmt::format("wrong type: {} is {}", src.name, name_of(t.dtype())));
       continue;
     }
-    if (const int64_t n = count_non_finite(t, pool); n > 0) {
-      problems.add(fmt::format("not finite: {} of {} values of {} are NaN or infinite", n, t.numel(), src.name));
-    }
+    if (check == FiniteCheck::kAll || !is_packed(p, spec)) check_finite(t, src.name, pool, problems);
     if (src.neg_exp) check_negative(t, src.name, problems);
     if (p.role != ParamRole::kVector) io::MappedFile::release_pages(t.bytes(), static_cast<size_t>(t.nbytes()));
     store.set(p.name, {in_shape(t, p), src.neg_exp});
@@ -137,6 +143,7 @@ ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const Model
     if (!used.contains(name))
       problems.add("extra: " + name + " " + c.shape(name).str() + " belongs to nothing in this architecture");
   }
+  if (problems.any() && check != FiniteCheck::kAll) return load_params(c, f, spec, pool);  // which lists them all
   problems.raise_if_any(c);
   return store;
 }
@@ -146,9 +153,15 @@ LoadedModel load_model(const std::filesystem::path& path, const Runtime& runtime
   m.checkpoint = io::Checkpoint::open(path);
   m.family = &find_family(*m.checkpoint);
   ModelSpec spec = m.family->parse(*m.checkpoint);
-  ParamStore params = load_params(*m.checkpoint, *m.family, spec, runtime.pool);
+  // Packing reads every matrix once, and finds there what is not finite; a cast reads them before.
+  const FiniteCheck check = cast ? FiniteCheck::kAll : FiniteCheck::kUnpacked;
+  ParamStore params = load_params(*m.checkpoint, *m.family, spec, runtime.pool, check);
   if (cast) cast_matrices(params, spec, *cast);
   m.model = std::make_unique<Model>(std::move(spec), std::move(params), runtime);
+  if (check == FiniteCheck::kUnpacked && !m.model->finite()) {
+    load_params(*m.checkpoint, *m.family, m.model->spec(), runtime.pool);  // throws, and names the tensors
+    throw Error(ErrorCode::kInternal, "[load] packing met a value that is not finite, the check of the file none");
+  }
   return m;
 }
 

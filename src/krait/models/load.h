@@ -10,9 +10,14 @@
 
 namespace krait {
 
+enum class FiniteCheck {
+  kAll,
+  kUnpacked,  // not the matrices that a Model packs, and checks as it does: Model::finite()
+};
 // Matches every parameter of `spec` with a tensor of the checkpoint. Throws one kBadData that lists every missing,
 // extra, misshapen or non-finite tensor.
-ParamStore load_params(const io::Checkpoint&, const FamilyInfo&, const ModelSpec&, ThreadPool* pool = nullptr);
+ParamStore load_params(const io::Checkpoint&, const FamilyInfo&, const ModelSpec&, ThreadPool* pool = nullptr,
+                       FiniteCheck = FiniteCheck::kAll);
 
 struct LoadedModel {
   std::shared_ptr<const io::Checkpoint> checkpoint;

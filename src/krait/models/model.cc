@@ -13,9 +13,10 @@
 namespace krait {
 namespace {
 
-// What is packed is not needed where it lay in the file.
-Weight packed(const Runtime& rt, const Tensor& rows, const std::string& name) {
+// What is packed is not needed where it lay in the file. `finite` becomes false if the values are not.
+Weight packed(const Runtime& rt, const Tensor& rows, const std::string& name, bool& finite) {
   Weight w(rt, rows, name);
+  finite = finite && w.finite();
   io::MappedFile::release_pages(rows.bytes(), static_cast<size_t>(rows.nbytes()));
   return w;
 }
@@ -23,19 +24,20 @@ Weight packed(const Runtime& rt, const Tensor& rows, const std::string& name) {
 // A mixer's view of the store: names below its prefix.
 class PrefixedParams final : public ParamSource {
  public:
-  PrefixedParams(const ParamStore& store, const Runtime& rt, std::string prefix)
-      : store_(store), runtime_(rt), prefix_(std::move(prefix) + ".") {}
+  PrefixedParams(const ParamStore& store, const Runtime& rt, std::string prefix, bool& finite)
+      : store_(store), runtime_(rt), prefix_(std::move(prefix) + "."), finite_(finite) {}
   bool has(const std::string& name) const override { return store_.has(prefix_ + name); }
   Tensor f32(const std::string& name) const override { return store_.f32(prefix_ + name); }
   Tensor neg_exp(const std::string& name) const override { return store_.neg_exp(prefix_ + name); }
   Weight matmul(const std::string& name) const override {
-    return packed(runtime_, store_.get(prefix_ + name).value, prefix_ + name);
+    return packed(runtime_, store_.get(prefix_ + name).value, prefix_ + name, finite_);
   }
 
  private:
   const ParamStore& store_;
   const Runtime& runtime_;
   std::string prefix_;
+  bool& finite_;
 };
 
 Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows) {
@@ -66,9 +68,9 @@ Model::Model(ModelSpec spec, ParamStore params, Runtime runtime)
     : spec_(std::move(spec)), params_(std::move(params)), runtime_(runtime) {
   // The biggest first: while it is packed, both copies of it are in memory.
   const char* head = spec_.tie_embeddings ? kEmbeddingName : kHeadName;
-  head_ = packed(runtime_, params_.get(head).value, head);
+  head_ = packed(runtime_, params_.get(head).value, head, finite_);
   for (const SubBlockSpec& b : spec_.blocks) {
-    const PrefixedParams source(params_, runtime_, b.prefix);
+    const PrefixedParams source(params_, runtime_, b.prefix, finite_);
     blocks_.push_back({load_norm(b.norm), find_mixer(b.mixer).make(b.config, spec_.d_model, source)});
   }
   final_norm_ = load_norm(kFinalNormName);
@@ -98,8 +100,7 @@ int64_t Model::param_count() const {
 int64_t Model::resident_bytes() const {
   int64_t n = 0;
   for (const ParamSpec& p : model_params(spec_)) {
-    const bool head = p.role == ParamRole::kTable && spec_.tie_embeddings;  // the table is packed once more as the head
-    if (p.role == ParamRole::kMatmul || head) {
+    if (is_packed(p, spec_)) {
       const DType t = params_.get(p.name).value.dtype();
       n += static_cast<int64_t>(runtime_.kernels->packed_weight_bytes(t, p.shape[0], p.shape[1]));
     } else if (p.role == ParamRole::kVector) {

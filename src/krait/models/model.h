@@ -24,6 +24,7 @@ class Model {
   int64_t vocab_size() const { return spec_.vocab_size; }                // ids below it are tokens
   int64_t padded_vocab_size() const { return spec_.padded_vocab_size; }  // width of a row of logits
   std::vector<StateSpec> state_specs() const;                            // one a sub-block
+  bool finite() const { return finite_; }                                // no packed matrix holds an infinity or NaN
   int64_t param_count() const;                                           // tied tensors counted once
 
   // Bytes of weights a running model touches: packed matrices, vectors, and embedding rows on disk or in memory.
@@ -57,6 +58,7 @@ class Model {
   std::vector<Block> blocks_;
   NormWeights final_norm_;
   Weight head_;
+  bool finite_ = true;
   mutable std::mutex fingerprint_mutex_;
   mutable std::optional<uint64_t> fingerprint_;
 };

@@ -20,22 +20,6 @@ void push_norm(std::vector<ParamSpec>& out, const ModelSpec& m, const std::strin
   if (!m.rms_norm) out.push_back({name + ".bias", {m.d_model}, ParamRole::kVector, Init::constant(0)});
 }
 
-// Elements whose exponent bits are all ones.
-template <class U>
-int64_t count_exponent(const std::byte* bytes, int64_t n, U mask) {
-  int64_t bad = 0;
-  constexpr int64_t kBlock = 4096;
-  for (int64_t i = 0; i < n; i += kBlock) {
-    const int64_t m = std::min(kBlock, n - i);
-    U u[kBlock];
-    std::memcpy(u, bytes + i * static_cast<int64_t>(sizeof(U)), static_cast<size_t>(m) * sizeof(U));
-    U found = 0;
-    for (int64_t j = 0; j < m; ++j) found = static_cast<U>(found + ((u[j] & mask) == mask ? 1 : 0));
-    bad += static_cast<int64_t>(found);  // at most kBlock: fits in 16 bits
-  }
-  return bad;
-}
-
 }  // namespace
 
 std::vector<ParamSpec> model_params(const ModelSpec& m) {
@@ -55,6 +39,10 @@ std::vector<ParamSpec> model_params(const ModelSpec& m) {
     out.push_back({kHeadName, table, ParamRole::kMatmul, Init::uniform(bound)});
   }
   return out;
+}
+
+bool is_packed(const ParamSpec& p, const ModelSpec& m) {
+  return p.role == ParamRole::kMatmul || (p.role == ParamRole::kTable && m.tie_embeddings);
 }
 
 const Param& ParamStore::get(const std::string& name) const {
@@ -122,21 +110,8 @@ void cast_matrices(ParamStore& params, const ModelSpec& spec, DType dtype) {
 }
 
 int64_t count_non_finite(const Tensor& t, ThreadPool* pool) {
-  const auto count = [&](int64_t from, int64_t n) -> int64_t {
-    const std::byte* from_byte = t.bytes() + bytes_of(t.dtype(), from);
-    switch (t.dtype()) {
-      case DType::kF32:
-        return count_exponent<uint32_t>(from_byte, n, 0x7F800000u);
-      case DType::kBF16:
-        return count_exponent<uint16_t>(from_byte, n, 0x7F80u);
-      case DType::kF16:
-        return count_exponent<uint16_t>(from_byte, n, 0x7C00u);
-      case DType::kF64:
-        return count_exponent<uint64_t>(from_byte, n, 0x7FF0000000000000u);
-      default:
-        return is_block_type(t.dtype()) ? count_non_finite_blocks(Tensor::view_of(nullptr, from_byte, {n}, t.dtype()))
-                                        : 0;
-    }
+  const auto count = [&](int64_t from, int64_t n) {
+    return krait::count_non_finite(t.dtype(), t.bytes() + bytes_of(t.dtype(), from), n);
   };
   constexpr int64_t kPart = 1 << 18;  // whole blocks of any type
   const int64_t n = t.numel();

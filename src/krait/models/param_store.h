@@ -15,6 +15,9 @@ class ThreadPool;
 // their norms, final norm, head (only if it is not tied).
 std::vector<ParamSpec> model_params(const ModelSpec&);
 
+// Whether a model packs it as the operand of a matmul: a tied embedding is packed as the head.
+bool is_packed(const ParamSpec&, const ModelSpec&);
+
 struct Param {
   Tensor value;          // in the shape of its ParamSpec, in the dtype of the file; vectors never in blocks
   bool neg_exp = false;  // holds −exp(p) instead of p (A_log in GGUF files)

@@ -20,6 +20,7 @@ Weight::Weight(const Runtime& rt, const Tensor& rows, std::string name) : name_(
   p.N = N_;
   p.K = K_;
   p.dst = packed_.bytes();
+  p.not_finite = &not_finite_;
   rt.kernels->pack_weight(rt.exec(), p);
 }
 

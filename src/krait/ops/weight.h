@@ -20,12 +20,14 @@ class Weight {
   const void* packed() const { return packed_.bytes(); }
   int64_t packed_bytes() const { return packed_.nbytes(); }
   const std::string& name() const { return name_; }
+  bool finite() const { return !not_finite_; }  // no value, or scale of a block, is infinite or NaN
 
  private:
   int64_t N_ = 0, K_ = 0;
   DType dtype_ = DType::kF32;
   Tensor packed_;  // u8
   std::string name_;
+  bool not_finite_ = false;
 };
 
 }  // namespace krait

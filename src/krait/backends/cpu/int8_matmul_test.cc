@@ -283,6 +283,32 @@ TEST_F(Int8MatmulTest, InfinityAndNaNShow) {
   });
 }
 
+// Trap C15: an infinite or NaN scale is found in any row and block; the largest finite ones are none.
+TEST_F(Int8MatmulTest, TrapC15_PackingTellsOfScalesThatAreNotFinite) {
+  each([&](const KernelSet& set, DType t) {
+    const Weight good(t, 37, 512, 1);
+    const auto is_finite = [&](const Weight& w) {
+      Tensor packed = Tensor::empty({static_cast<int64_t>(set.packed_weight_bytes(t, w.N, w.K))}, DType::kU8);
+      bool not_finite = false;
+      set.pack_weight({&pool_}, {w.raw.data(), t, w.N, w.K, packed.bytes(), &not_finite});
+      return !not_finite;
+    };
+    EXPECT_TRUE(is_finite(good));
+    const int64_t blocks = good.N * good.K / block(t);
+    for (const int64_t at : {int64_t{0}, blocks / 3, blocks - 1}) {
+      for (const int half : {0x7C00, 0xFC00, 0x7E01, 0x7BFF, 0xFBFF}) {
+        for (const bool at_second : {false, true}) {
+          Weight w = good;
+          edit_halves(t, w.raw.data() + at * block_of(t).bytes, [&](uint16_t* d, uint16_t* second) {
+            *(at_second && second != nullptr ? second : d) = static_cast<uint16_t>(half);
+          });
+          EXPECT_EQ(is_finite(w), (half & 0x7C00) != 0x7C00) << half << " in block " << at;
+        }
+      }
+    }
+  });
+}
+
 // Activations from the largest to the smallest: finite, and what cannot be scaled counts as zero.
 TEST_F(Int8MatmulTest, MagnitudesOfActivations) {
   each([&](const KernelSet& set, DType t) {

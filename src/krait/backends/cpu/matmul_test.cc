@@ -234,6 +234,24 @@ TEST_F(MatmulTest, SubnormalNumbers) {
   });
 }
 
+TEST_F(MatmulTest, PackingTellsOfValuesThatAreNotFinite) {
+  each([&](const KernelSet& set, DType dtype, Compute) {
+    const auto is_finite = [&](int64_t at, float v) {
+      Weight w(dtype, 21, 33, 1);
+      w.set(at, v);
+      Tensor packed = Tensor::empty({static_cast<int64_t>(set.packed_weight_bytes(dtype, w.N, w.K))}, DType::kU8);
+      bool not_finite = false;
+      set.pack_weight({&pool_}, {w.raw.data(), dtype, w.N, w.K, packed.bytes(), &not_finite});
+      return !not_finite;
+    };
+    const float infinity = std::numeric_limits<float>::infinity();
+    for (const int64_t at : {0, 5 * 33 + 32, 21 * 33 - 1}) {
+      for (const float v : {infinity, -infinity, std::nanf("")}) EXPECT_FALSE(is_finite(at, v)) << at << " " << v;
+      for (const float v : {65504.0f, -65504.0f, 0.0f}) EXPECT_TRUE(is_finite(at, v)) << at << " " << v;
+    }
+  });
+}
+
 TEST_F(MatmulTest, ZeroActivationsGiveTheBias) {
   each([&](const KernelSet& set, DType dtype, Compute compute) {
     const Weight w(dtype, 21, 33, 1);

@@ -1,8 +1,10 @@
 // Connection: one client's socket and the coroutine that reads requests from it and writes answers to it, one at a
 // time. All of it runs on the thread of its loop. Has Boost inside: included by server.cc only.
 #pragma once
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -119,6 +121,19 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void read_some(size_t most);
   void write_some();
+  // Bytes that the peer has not confirmed yet.
+  int kernel_queue() {
+    int n = 0;
+    return ioctl(socket_.native_handle(), SIOCOUTQ, &n) == 0 ? n : 0;
+  }
+  // A write waits until much of the kernel's buffer is free: a slow reader is at work if that shrinks.
+  bool still_reads() {
+    const int n = kernel_queue();
+    if (n >= queued_) return false;
+    queued_ = n;
+    last_write_ = now();
+    return true;
+  }
   size_t unwritten() const { return out_.size() - written_; }
   void set_options();
   // Ends in a reset, which no client takes for the end of an answer, and forgets what the kernel still has to send.
@@ -148,7 +163,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool broken_ = false;      // nor can anything be sent to it
   std::string out_;
   size_t written_ = 0;  // of out_
-  bool writing_ = false, wrote_any_ = false;
+  bool writing_ = false;
+  int queued_ = 0;           // bytes that the kernel held when the running write began
+  bool farewell_ = false;    // the last bytes written say that the connection ends
   std::string last_words_;   // an error of ours, behind out_
   Time last_write_ = now();  // when bytes went out, or began to wait
 
@@ -179,6 +196,7 @@ inline void Connection::write_some() {
   if (writing_ || broken_ || aborted_ || unwritten() == 0) return;
   if (written_ == 0) last_write_ = now();
   writing_ = true;
+  queued_ = kernel_queue();
   auto on_write = [self = shared_from_this()](const error_code& ec, size_t n) {
     self->writing_ = false;
     self->written_ += n;
@@ -195,7 +213,6 @@ inline void Connection::write_some() {
       self->write_some();
     }
   };
-  wrote_any_ = true;
   const auto buffer = asio::buffer(out_.data() + written_, unwritten());
   if (tls_) {
     tls_->async_write_some(buffer, std::move(on_write));
@@ -209,11 +226,15 @@ inline asio::awaitable<void> Connection::run() {
     loop_.connections.insert(this);
     if (core_->stopping) abort();
     set_options();
-    if (co_await handshake()) {
+    const bool open = co_await handshake();
+    if (open) {
       if (refused_) {
         report(503, "[http] too many connections");
       } else {
-        while (co_await read_request() && co_await answer_request()) {
+        // One co_await a statement: g++ 12 evaluates both sides of "co_await a && co_await b".
+        for (bool more = true; more;) {
+          more = co_await read_request();
+          if (more) more = co_await answer_request();
         }
       }
       co_await finish();
@@ -245,6 +266,7 @@ inline asio::awaitable<bool> Connection::handshake() {
 inline void Connection::report(int status, const std::string& message) {
   Framing framing;
   if (!refused_) framing.id = core_->new_id();
+  farewell_ = true;
   last_words_ = format_response(core_->report(status, message), framing);
 }
 
@@ -314,8 +336,9 @@ inline void Connection::call_handler() {
       [core = core_, loop, weak = weak_from_this()] {
         if (auto self = weak.lock()) loop->post([self] { self->wake(); });
       });
+  const auto exchange = std::make_shared<HttpExchange>(std::move(request), answer_);  // outlives what is thrown
   try {
-    core_->handler(std::make_shared<HttpExchange>(std::move(request), answer_));
+    core_->handler(exchange);
   } catch (...) {
     answer_->fail(std::current_exception());
   }
@@ -334,6 +357,7 @@ inline asio::awaitable<bool> Connection::answer_request() {
     if (aborted_ || broken_) break;
     if (look.complete && unwritten() == 0) {
       again = look.keep_alive;
+      farewell_ = !again;
       break;
     }
     if (read_ended_ && !look.complete) break;
@@ -342,6 +366,7 @@ inline asio::awaitable<bool> Connection::answer_request() {
     if (unwritten() > 0) {
       deadline = last_write_ + options.write_timeout;
       if (now() >= deadline) {
+        if (still_reads()) continue;
         ++core_->cut_off;
         break_off();
         break;
@@ -372,10 +397,10 @@ inline asio::awaitable<void> Connection::finish() {
     if (unwritten() == 0) break;
     write_some();
     const Time deadline = last_write_ + core_->options.write_timeout;
-    if (now() >= deadline) co_return;
-    co_await pause(deadline);
+    if (now() >= deadline && !still_reads()) co_return;
+    co_await pause(last_write_ + core_->options.write_timeout);
   }
-  if (!wrote_any_) co_return;
+  if (!farewell_ && !tls_) co_return;
   tls_done_ = !tls_;
   if (tls_) {
     tls_->async_shutdown([self = shared_from_this()](const error_code&) {

@@ -1,87 +1,27 @@
 #include "krait/serve/http/server.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <functional>
-#include <mutex>
-#include <thread>
+#include <random>
+#include <string>
 #include <vector>
 
 #include "krait/core/error.h"
-#include "krait/serve/http/test_client.h"
-#include "krait/serve/serve_error.h"
+#include "krait/serve/http/server_fixture.h"
 
 namespace krait::serve {
 namespace {
 
 using namespace std::chrono_literals;
+using ::testing::ElementsAre;
+using testing::eventually;
+using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::Reply;
 using testing::TestClient;
 
-bool eventually(const std::function<bool()>& f, std::chrono::milliseconds limit = 5s) {
-  const auto end = std::chrono::steady_clock::now() + limit;
-  while (!f()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(2ms);
-  }
-  return true;
-}
-
-// Routes for tests; exchanges of "/hold" and "/stream" wait in `held` for what the test does with them.
-class HttpServerTest : public ::testing::Test {
- protected:
-  void start(HttpOptions options = {}) {
-    options.port = 0;
-    server_ = std::make_unique<HttpServer>(options, [this](std::shared_ptr<Exchange> x) { handle(std::move(x)); });
-    server_->start();
-  }
-  void TearDown() override {
-    held_.clear();
-    server_.reset();
-  }
-
-  void handle(std::shared_ptr<Exchange> x) {
-    const HttpRequest& r = x->request();
-    if (r.path == "/hold" || r.path == "/stream") {
-      x->on_gone([this] { ++gone_; });
-      if (r.path == "/stream") x->begin_stream({{"X-Test", "1"}});
-      const std::lock_guard lock(mutex_);
-      held_.push_back(std::move(x));
-    } else if (r.path == "/throw") {
-      throw ServeError(409, "conversation_busy", "busy", "conversation_id").after(3);
-    } else if (r.path == "/bug") {
-      throw std::runtime_error("secret");
-    } else if (r.path == "/drop") {
-    } else if (r.path == "/big") {
-      x->respond({200, "text/plain", std::string(size_t{8} << 20, 'b'), {}});
-    } else if (r.path == "/split") {
-      x->respond({200, "text/plain", "ok", {{"X-Evil", "a\r\nX-Injected: 1"}, {"Content-Length", "9"}}});
-    } else {
-      std::string query;
-      for (const auto& [k, v] : r.query) query += k + "=" + v + ";";
-      x->respond({200, "text/plain", r.method + " " + r.path + " " + query + " " + r.body, {}});
-    }
-  }
-  std::shared_ptr<Exchange> held(size_t i = 0) {
-    EXPECT_TRUE(eventually([&] {
-      const std::lock_guard lock(mutex_);
-      return held_.size() > i;
-    }));
-    const std::lock_guard lock(mutex_);
-    return held_.at(i);
-  }
-  void release() {
-    const std::lock_guard lock(mutex_);
-    held_.clear();
-  }
-  TestClient client(int receive_buffer = 0) { return TestClient(server_->port(), receive_buffer); }
-
-  std::unique_ptr<HttpServer> server_;
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<Exchange>> held_;
-  std::atomic<int> gone_ = 0;
-};
+class HttpServerTest : public testing::ServerFixture {};
 
 TEST_F(HttpServerTest, AnswersAndKeepsTheConnection) {
   start();
@@ -98,6 +38,333 @@ TEST_F(HttpServerTest, AnswersAndKeepsTheConnection) {
   EXPECT_EQ(last.headers.at("connection"), "close");
   EXPECT_EQ(last.headers.at("x-request-id"), "my.id-1");
   EXPECT_TRUE(c.wait_for_end());
+  EXPECT_THAT(client().get("/", "X-Request-Id: <b>\r\n").headers.at("x-request-id"), HasSubstr("req_"));
+}
+
+TEST_F(HttpServerTest, PipelinedRequestsAreAnsweredInOrderOneAtATime) {
+  start();
+  TestClient c = client();
+  c.send(
+      "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n"
+      "POST /second HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc\r\n"
+      "GET /third HTTP/1.1\r\nHost: x\r\n\r\n");
+  const auto first = held();
+  EXPECT_FALSE(c.receive(50));  // nobody overtakes
+  first->respond({200, "text/plain", "first", {}});
+  EXPECT_EQ(c.reply().body, "first");
+  EXPECT_EQ(c.reply().body, "POST /second  abc");
+  EXPECT_EQ(c.reply().body, "GET /third  ");
+}
+
+TEST_F(HttpServerTest, MethodsArePassedOnAndHeadHasNoBody) {
+  start();
+  TestClient c = client();
+  c.send(
+      "HEAD /x HTTP/1.1\r\nHost: x\r\n\r\nOPTIONS /y HTTP/1.1\r\nHost: x\r\n\r\nOPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
+  const Reply head = c.reply(true);
+  EXPECT_EQ(head.status, 200);
+  EXPECT_EQ(head.headers.at("content-length"), "9");
+  EXPECT_EQ(c.reply().body, "OPTIONS /y  ");
+  EXPECT_EQ(c.reply().body, "OPTIONS /  ");
+}
+
+TEST_F(HttpServerTest, HttpOneZero) {
+  start();
+  TestClient c = client();
+  c.send("GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+  EXPECT_EQ(c.reply().headers.at("connection"), "keep-alive");
+  c.send("GET /b HTTP/1.0\r\n\r\n");
+  const Reply r = c.reply();
+  EXPECT_EQ(r.body, "GET /b  ");
+  EXPECT_EQ(r.headers.at("connection"), "close");
+  EXPECT_TRUE(c.wait_for_end());
+}
+
+TEST_F(HttpServerTest, ChunkedBodyAndExpectContinue) {
+  start();
+  TestClient c = client();
+  c.send("POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n");
+  EXPECT_EQ(c.reply().status, 100);
+  c.send("3\r\nabc\r\n4;ext=1\r\ndefg\r\n");
+  c.send("0\r\nX-Trailer: 1\r\n\r\n");
+  EXPECT_EQ(c.reply().body, "POST /a  abcdefg");
+  c.send("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi");  // did not wait
+  EXPECT_EQ(c.reply().body, "POST /a  hi");
+}
+
+// A refused request ends its connection, after an answer in OpenAI's form.
+TEST_F(HttpServerTest, MalformedRequestsAreRefused) {
+  start();
+  const std::vector<std::pair<std::string, int>> cases = {
+      {"GET / HTTP/1.1\r\n\r\n", 400},  // no Host
+      {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+      {"GET /../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+      {"GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+      {"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505},
+      {"nonsense\r\n\r\n", 400},
+      {std::string("GET / HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n", 37), 400},
+      {"\x16\x03\x01\x02garbage of another protocol\r\n\r\n", 400},
+  };
+  for (const auto& [bytes, status] : cases) {
+    TestClient c = client();
+    c.send(bytes);
+    Reply r = c.reply();
+    EXPECT_EQ(r.status, status) << bytes;
+    EXPECT_TRUE(r.complete);
+    EXPECT_EQ(r.headers["content-type"], "application/json");
+    EXPECT_EQ(r.headers["connection"], "close");
+    EXPECT_THAT(r.body, HasSubstr(R"({"error":{"message":)"));
+    EXPECT_TRUE(c.wait_for_end()) << bytes;
+  }
+  EXPECT_EQ(server_->stats().malformed, static_cast<int64_t>(cases.size()));
+  EXPECT_EQ(client().get("/").status, 200);
+}
+
+TEST_F(HttpServerTest, LimitsOfHeaderAndBody) {
+  HttpOptions options;
+  options.max_header = 1000;
+  options.max_body = 100;
+  start(options);
+  EXPECT_EQ(client().get("/", "A: " + std::string(800, 'a') + "\r\n").status, 200);
+  EXPECT_EQ(client().get("/", "A: " + std::string(1000, 'a') + "\r\n").status, 431);
+  EXPECT_EQ(ask("GET /" + std::string(2000, 'a')).status, 431);  // without an end
+  const std::string head = "POST / HTTP/1.1\r\nHost: x\r\n";
+  EXPECT_EQ(ask(head + "Content-Length: 100\r\n\r\n" + std::string(100, 'b')).status, 200);
+  EXPECT_EQ(ask(head + "Content-Length: 101\r\n\r\n").status, 413);
+  EXPECT_EQ(ask(head + "Content-Length: 101\r\nExpect: 100-continue\r\n\r\n").status, 413);  // no 100 before it
+  EXPECT_EQ(ask(head + "Content-Length: 99999999999999999999999\r\n\r\n").status, 400);
+  EXPECT_EQ(ask(head + "Transfer-Encoding: chunked\r\n\r\n65\r\nx").status, 413);
+  EXPECT_EQ(ask(head + "Transfer-Encoding: chunked\r\n\r\n1;" + std::string(2000, 'e')).status, 400);
+  // A client that sends all of a body that was refused still reads why.
+  const Reply r = ask(head + "Content-Length: 3000000\r\n\r\n" + std::string(3'000'000, 'b'));
+  EXPECT_EQ(r.status, 413);
+  EXPECT_THAT(r.body, HasSubstr("request_too_large"));
+}
+
+TEST_F(HttpServerTest, TimeLimits) {
+  HttpOptions options;
+  options.header_timeout = 100ms;
+  options.body_timeout = 100ms;
+  options.idle_timeout = 300ms;
+  start(options);
+  EXPECT_EQ(ask("GET / HTTP/1.1\r\nHo").status, 408);
+  EXPECT_EQ(ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc").status, 408);
+  EXPECT_EQ(server_->stats().timed_out, 2);
+  TestClient idle = client();
+  EXPECT_EQ(idle.get("/").status, 200);
+  EXPECT_FALSE(idle.receive(150));
+  EXPECT_EQ(idle.get("/").status, 200);
+  EXPECT_TRUE(idle.wait_for_end(2000));
+  EXPECT_TRUE(idle.buffered().empty());  // closed without a word
+  TestClient silent = client();
+  EXPECT_TRUE(silent.wait_for_end(2000));
+  // A trickle does not move the limit.
+  TestClient slow = client();
+  for (const char c : std::string("GET / HTTP/1.1\r\n")) {
+    slow.send(std::string(1, c));
+    std::this_thread::sleep_for(10ms);
+  }
+  EXPECT_EQ(slow.reply().status, 408);
+}
+
+TEST_F(HttpServerTest, ConnectionsBeyondTheLimitGet503) {
+  HttpOptions options;
+  options.max_connections = 2;
+  start(options);
+  {
+    TestClient a = client(), b = client();
+    EXPECT_EQ(a.get("/").status, 200);
+    EXPECT_EQ(b.get("/").status, 200);
+    TestClient c = client();
+    const Reply r = c.get("/");
+    EXPECT_EQ(r.status, 503);
+    EXPECT_EQ(r.headers.count("retry-after"), 1u);
+    EXPECT_TRUE(c.wait_for_end());
+    EXPECT_EQ(server_->stats().refused, 1);
+    EXPECT_EQ(a.get("/").status, 200);
+  }
+  EXPECT_TRUE(eventually([&] { return server_->stats().connections == 0; }));
+  EXPECT_EQ(client().get("/").status, 200);
+}
+
+// Trap G4: a failure is never an empty 200.
+TEST_F(HttpServerTest, TrapG4_FailuresHaveAStatusAndAMessage) {
+  start();
+  TestClient c = client();
+  const Reply busy = c.get("/throw");
+  EXPECT_EQ(busy.status, 409);
+  EXPECT_EQ(busy.headers.at("retry-after"), "3");
+  EXPECT_EQ(
+      busy.body,
+      R"({"error":{"message":"busy","type":"conflict_error","param":"conversation_id","code":"conversation_busy"}})");
+  for (const char* path : {"/bug", "/posted_bug", "/drop"}) {
+    const Reply r = c.get(path);
+    EXPECT_EQ(r.status, 500) << path;
+    EXPECT_THAT(r.body, HasSubstr("server_error"));
+    EXPECT_THAT(r.body, Not(HasSubstr("secret")));
+  }
+  EXPECT_THAT(failures(), ElementsAre("secret", "posted"));
+  EXPECT_EQ(c.get("/").status, 200);  // trap G8: one error, and the next request succeeds
+}
+
+TEST_F(HttpServerTest, AnAnswerIsGivenOnce) {
+  start();
+  TestClient c = client();
+  c.send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+  const auto x = held();
+  EXPECT_THROW(x->send({}), Error);
+  EXPECT_THROW(x->end_stream(), Error);
+  x->respond({});
+  EXPECT_THROW(x->respond({}), Error);
+  EXPECT_THROW(x->begin_stream({}), Error);
+  EXPECT_EQ(c.reply().status, 200);
+}
+
+TEST_F(HttpServerTest, HeadersOfAnswersCannotBeSplit) {
+  start();
+  Reply r = client().get("/split");
+  EXPECT_EQ(r.body, "ok");
+  EXPECT_EQ(r.headers.count("x-injected"), 0u);
+  EXPECT_EQ(r.headers["x-evil"], "a  X-Injected: 1");
+  EXPECT_EQ(r.headers["content-length"], "2");
+}
+
+TEST_F(HttpServerTest, OwnErrorBody) {
+  HttpOptions options;
+  options.error_body = [](int status, const std::string&) { return "{\"s\":" + std::to_string(status) + "}"; };
+  start(options);
+  EXPECT_EQ(ask("GET x HTTP/1.1\r\n\r\n").body, "{\"s\":400}");
+  EXPECT_EQ(client().get("/drop").body, "{\"s\":500}");
+}
+
+TEST_F(HttpServerTest, BigAnswers) {
+  start();
+  TestClient c = client();
+  for (int i = 0; i < 2; ++i) {
+    const Reply r = c.get("/big");
+    EXPECT_TRUE(r.complete);
+    EXPECT_EQ(r.body, std::string(size_t{8} << 20, 'b'));
+  }
+}
+
+TEST_F(HttpServerTest, SeveralThreads) {
+  HttpOptions options;
+  options.threads = 3;
+  start(options);
+  std::vector<std::thread> clients;
+  std::atomic<int> good = 0;
+  for (int t = 0; t < 8; ++t) {
+    clients.emplace_back([&] {
+      TestClient c = client();
+      for (int i = 0; i < 50; ++i) good += c.get("/" + std::to_string(i)).body == "GET /" + std::to_string(i) + "  ";
+    });
+  }
+  for (auto& t : clients) t.join();
+  EXPECT_EQ(good, 400);
+}
+
+TEST(HttpServer, WhatCannotBeListenedOnIsAnError) {
+  HttpOptions options;
+  options.port = 0;
+  const HttpServer first(options, [](std::shared_ptr<Exchange>) {});
+  options.port = first.port();
+  EXPECT_THROW(HttpServer(options, nullptr), Error);
+  options.port = 0;
+  options.host = "not an address";
+  EXPECT_THROW(HttpServer(options, nullptr), Error);
+  options.host = "localhost";
+  EXPECT_NE(HttpServer(options, nullptr).port(), 0);
+}
+
+// Requests with bytes changed, dropped, doubled and cut: an answer with a known status, or none; never the server's
+// end.
+void send_mutated(HttpServer& server, int count, uint32_t seed) {
+  const std::vector<std::string> seeds = {
+      "GET /v1/models?limit=3 HTTP/1.1\r\nHost: localhost:8080\r\nAuthorization: Bearer k\r\nAccept: */*\r\n\r\n",
+      "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"prompt\": "
+      "\"hi\"}",
+      "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nTrailer: 1\r\n\r\n",
+      "HEAD /%41%2fb HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /drop HTTP/1.1\r\nHost: x\r\n\r\n",
+      "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
+  };
+  const std::vector<std::string> words = {"\r\n",
+                                          "\r",
+                                          "\n",
+                                          "\r\n\r\n",
+                                          ":",
+                                          " ",
+                                          "\t",
+                                          "chunked",
+                                          "Content-Length: 7\r\n",
+                                          "%00",
+                                          "%2e%2e",
+                                          "/",
+                                          "\\",
+                                          "0",
+                                          "-1",
+                                          ",",
+                                          "HTTP/1.1",
+                                          "Host: y\r\n",
+                                          "fffff",
+                                          "Transfer-Encoding: chunked\r\n",
+                                          "Connection: close\r\n"};
+  std::mt19937 rng(seed);
+  const auto below = [&](size_t n) { return static_cast<size_t>(rng() % n); };
+  for (int i = 0; i < count; ++i) {
+    std::string bytes = seeds[below(seeds.size())];
+    for (size_t m = below(5); m-- > 0;) {
+      const size_t at = below(bytes.size());
+      switch (below(5)) {
+        case 0:
+          bytes[at] = static_cast<char>(rng());
+          break;
+        case 1:
+          bytes.erase(at, below(8));
+          break;
+        case 2:
+          bytes.insert(at, words[below(words.size())]);
+          break;
+        case 3:
+          bytes.insert(at, bytes.substr(below(bytes.size()), below(40)));
+          break;
+        default:
+          bytes.resize(std::max<size_t>(1, at));
+          break;
+      }
+      if (bytes.empty()) bytes = "\r\n";
+    }
+    TestClient c(server.port());
+    const size_t cut = below(bytes.size() + 1);  // in two parts
+    c.send(bytes.substr(0, cut));
+    c.send(bytes.substr(cut));
+    if (below(20) == 0) {
+      c.reset();
+      continue;
+    }
+    c.close_sending_side();
+    ASSERT_TRUE(c.wait_for_end(20'000)) << "seed " << seed << " request " << i << "\n" << bytes;
+    const std::string& got = c.buffered();
+    if (got.empty()) continue;
+    ASSERT_THAT(got.substr(0, 12), ::testing::AnyOf("HTTP/1.1 100", "HTTP/1.1 200", "HTTP/1.1 400", "HTTP/1.1 413",
+                                                    "HTTP/1.1 417", "HTTP/1.1 500", "HTTP/1.1 501", "HTTP/1.1 505"))
+        << "seed " << seed << " request " << i << "\n"
+        << bytes;
+  }
+}
+
+TEST_F(HttpServerTest, MutatedRequests) {
+  start();
+  send_mutated(*server_, 2000, 1);
+  EXPECT_EQ(client().get("/").status, 200);
+  EXPECT_TRUE(eventually([&] { return server_->stats().connections == 0; }));
+}
+
+// Minutes: --gtest_also_run_disabled_tests
+TEST_F(HttpServerTest, DISABLED_HundredThousandMutatedRequests) {
+  start();
+  send_mutated(*server_, 100'000, 2);
+  EXPECT_EQ(client().get("/").status, 200);
+  EXPECT_TRUE(eventually([&] { return server_->stats().connections == 0; }));
 }
 
 }  // namespace

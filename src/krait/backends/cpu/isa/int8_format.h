@@ -102,6 +102,7 @@ KRAIT_INLINE IVec set1_i16(int v) { return _mm512_set1_epi16(static_cast<int16_t
 KRAIT_INLINE IVec set1_i32(int v) { return _mm512_set1_epi32(v); }
 KRAIT_INLINE IVec bit_and(IVec a, IVec b) { return _mm512_and_si512(a, b); }
 KRAIT_INLINE IVec bit_or(IVec a, IVec b) { return _mm512_or_si512(a, b); }
+KRAIT_INLINE IVec bit_xor(IVec a, IVec b) { return _mm512_xor_si512(a, b); }
 KRAIT_INLINE IVec masked_or(IVec a, IVec mask, IVec b) { return _mm512_ternarylogic_epi64(a, mask, b, 0xEA); }
 KRAIT_INLINE IVec add_i16(IVec a, IVec b) { return _mm512_add_epi16(a, b); }
 KRAIT_INLINE IVec add_i32(IVec a, IVec b) { return _mm512_add_epi32(a, b); }
@@ -128,6 +129,7 @@ KRAIT_INLINE IVec set1_i16(int v) { return _mm256_set1_epi16(static_cast<int16_t
 KRAIT_INLINE IVec set1_i32(int v) { return _mm256_set1_epi32(v); }
 KRAIT_INLINE IVec bit_and(IVec a, IVec b) { return _mm256_and_si256(a, b); }
 KRAIT_INLINE IVec bit_or(IVec a, IVec b) { return _mm256_or_si256(a, b); }
+KRAIT_INLINE IVec bit_xor(IVec a, IVec b) { return _mm256_xor_si256(a, b); }
 KRAIT_INLINE IVec masked_or(IVec a, IVec mask, IVec b) { return bit_or(bit_and(a, mask), b); }
 KRAIT_INLINE IVec add_i16(IVec a, IVec b) { return _mm256_add_epi16(a, b); }
 KRAIT_INLINE IVec add_i32(IVec a, IVec b) { return _mm256_add_epi32(a, b); }

@@ -1,4 +1,5 @@
 // Packing of block types into panels (int8_format.h).
+#include <stddef.h>
 #include <string.h>
 
 #include "krait/backends/cpu/isa/int8_tile.h"
@@ -9,93 +10,163 @@
 namespace krait::KRAIT_ISA {
 namespace {
 
-constexpr int64_t kPanelsPerTask = 8;
+constexpr int kRowLanes = kLanes / 4;  // 16-byte lanes of a vector
 
-KRAIT_INLINE __m256i load32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-KRAIT_INLINE void store32(uint8_t* p, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+KRAIT_INLINE __m128i load16(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+
+// One lane from each of kRowLanes rows: lane l is made by lane(4·l rows on).
+#ifdef __AVX512F__
+template <class F>
+KRAIT_INLINE IVec lanes_of(F lane) {
+  const IVec two = _mm512_inserti32x4(_mm512_castsi128_si512(lane(0)), lane(4), 1);
+  return _mm512_inserti32x4(_mm512_inserti32x4(two, lane(8), 2), lane(12), 3);
+}
+KRAIT_INLINE IVec shuffle_bytes(IVec v, __m128i by) { return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(by)); }
+KRAIT_INLINE IVec where_set(IVec v, IVec bits) { return _mm512_movm_epi8(_mm512_test_epi8_mask(v, bits)); }
+KRAIT_INLINE IVec low32(IVec a, IVec b) { return _mm512_unpacklo_epi32(a, b); }
+KRAIT_INLINE IVec high32(IVec a, IVec b) { return _mm512_unpackhi_epi32(a, b); }
+KRAIT_INLINE IVec low64(IVec a, IVec b) { return _mm512_unpacklo_epi64(a, b); }
+KRAIT_INLINE IVec high64(IVec a, IVec b) { return _mm512_unpackhi_epi64(a, b); }
+KRAIT_INLINE IVec set1_i64(uint64_t v) { return _mm512_set1_epi64(static_cast<int64_t>(v)); }
+#else
+template <class F>
+KRAIT_INLINE IVec lanes_of(F lane) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(lane(0)), lane(4), 1);
+}
+KRAIT_INLINE IVec shuffle_bytes(IVec v, __m128i by) { return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(by)); }
+KRAIT_INLINE IVec where_set(IVec v, IVec bits) { return _mm256_cmpeq_epi8(bit_and(v, bits), bits); }
+KRAIT_INLINE IVec low32(IVec a, IVec b) { return _mm256_unpacklo_epi32(a, b); }
+KRAIT_INLINE IVec high32(IVec a, IVec b) { return _mm256_unpackhi_epi32(a, b); }
+KRAIT_INLINE IVec low64(IVec a, IVec b) { return _mm256_unpacklo_epi64(a, b); }
+KRAIT_INLINE IVec high64(IVec a, IVec b) { return _mm256_unpackhi_epi64(a, b); }
+KRAIT_INLINE IVec set1_i64(uint64_t v) { return _mm256_set1_epi64x(static_cast<int64_t>(v)); }
+#endif
+
+// Dword j of row i of each lane becomes dword i of vector j.
+KRAIT_INLINE void transpose4(IVec (&v)[4]) {
+  const IVec a = low32(v[0], v[1]), b = low32(v[2], v[3]), c = high32(v[0], v[1]), d = high32(v[2], v[3]);
+  v[0] = low64(a, b);
+  v[1] = high64(a, b);
+  v[2] = low64(c, d);
+  v[3] = high64(c, d);
+}
+
 // Bits [n, n + count) of each byte, moved to bit `to`.
-KRAIT_INLINE __m256i field(__m256i v, int n, int count, int to) {
-  const __m256i moved = n >= to ? _mm256_srli_epi16(v, n - to) : _mm256_slli_epi16(v, to - n);
-  return _mm256_and_si256(moved, _mm256_set1_epi8(static_cast<char>(((1 << count) - 1) << to)));
+KRAIT_INLINE IVec field(IVec v, int n, int count, int to) {
+  return bit_and(shift_right(v, n - to), set1_i8(((1 << count) - 1) << to));
 }
 
-// unpack_codes(b, u): the codes of a block in element order, unsigned.
-void unpack_codes(const BlockQ8_0& b, uint8_t* u) { store32(u, _mm256_xor_si256(load32(b.q), _mm256_set1_epi8(-128))); }
+// The same block of several rows, which lie `stride` bytes apart.
+template <class Block>
+struct Rows {
+  const char* first;
+  int64_t stride;
 
-KRAIT_INLINE __m256i nibbles(const uint8_t* bytes) {  // low ones first
-  const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
-  const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(v), _mm_srli_epi16(v, 4), 1);
-  return _mm256_and_si256(both, _mm256_set1_epi8(15));
-}
-KRAIT_INLINE __m256i fifth_bits(const uint8_t* h) {  // bit i of h -> bit 4 of byte i
-  int bits;
-  memcpy(&bits, h, 4);
-  const __m256i bytes = _mm256_shuffle_epi8(
-      _mm256_set1_epi32(bits), _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
-  const __m256i select = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
-  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, select), select);
-  return _mm256_and_si256(set, _mm256_set1_epi8(16));
-}
-void unpack_codes(const BlockQ4_0& b, uint8_t* u) { store32(u, nibbles(b.q)); }
-void unpack_codes(const BlockQ4_1& b, uint8_t* u) { store32(u, nibbles(b.q)); }
-void unpack_codes(const BlockIQ4_NL& b, uint8_t* u) { store32(u, nibbles(b.q)); }
-void unpack_codes(const BlockQ5_0& b, uint8_t* u) { store32(u, _mm256_or_si256(nibbles(b.q), fifth_bits(b.h))); }
-void unpack_codes(const BlockQ5_1& b, uint8_t* u) { store32(u, _mm256_or_si256(nibbles(b.q), fifth_bits(b.h))); }
+  [[gnu::always_inline]] const Block& at(int64_t r) const {
+    return *reinterpret_cast<const Block*>(first + r * stride);
+  }
+  // 16 bytes of rows 0, 4, …, `offset` bytes into the block.
+  [[gnu::always_inline]] IVec bytes(size_t offset) const {
+    return lanes_of([&](int64_t r) { return load16(first + r * stride + offset); });
+  }
+};
 
-void unpack_codes(const BlockQ2_K& b, uint8_t* u) {
-  KRAIT_UNROLL for (int g = 0; g < 8; ++g) store32(u + 32 * g, field(load32(b.q + g / 4 * 32), g % 4 * 2, 2, 0));
+// Codes of 32 k, unsigned: k 0 to 15 and 16 to 31 of kRowLanes rows.
+struct Codes {
+  IVec low, high;
+};
+
+KRAIT_INLINE Codes halves_of_nibbles(IVec v) { return {field(v, 0, 4, 0), field(v, 4, 4, 0)}; }
+KRAIT_INLINE Codes join(Codes a, Codes b) { return {bit_or(a.low, b.low), bit_or(a.high, b.high)}; }
+
+// Bits [n, n + count) of 32 bytes of each row, moved to bit `to`.
+template <class Block>
+KRAIT_INLINE Codes fields(const Rows<Block>& rows, size_t offset, int n, int count, int to) {
+  return {field(rows.bytes(offset), n, count, to), field(rows.bytes(offset + 16), n, count, to)};
 }
-void unpack_codes(const BlockQ3_K& b, uint8_t* u) {
-  KRAIT_UNROLL for (int g = 0; g < 8; ++g) {
-    const __m256i low = field(load32(b.q + g / 4 * 32), g % 4 * 2, 2, 0);
-    store32(u + 32 * g, _mm256_or_si256(low, field(load32(b.hm), g, 1, 2)));
+
+template <class Block>
+KRAIT_INLINE Codes fifth_bits(const Rows<Block>& rows) {  // bit i of h -> bit 4 of code i
+  const IVec h = lanes_of([&](int64_t r) {
+    int bits;
+    memcpy(&bits, rows.at(r).h, 4);
+    return _mm_set1_epi32(bits);
+  });
+  const IVec select = set1_i64(0x8040201008040201), bit = set1_i8(16);
+  const IVec low = shuffle_bytes(h, _mm_set_epi64x(0x0101010101010101, 0));
+  const IVec high = shuffle_bytes(h, _mm_set_epi64x(0x0303030303030303, 0x0202020202020202));
+  return {bit_and(where_set(low, select), bit), bit_and(where_set(high, select), bit)};
+}
+
+// Codes of group g of 32.
+template <DType kType>
+KRAIT_INLINE Codes codes_of(const Rows<typename BlockOf<kType>::type>& rows, int g) {
+  using Block = typename BlockOf<kType>::type;
+  const auto G = static_cast<size_t>(g);
+  if constexpr (kType == DType::kQ8_0) {
+    const IVec sign = set1_i8(-128);
+    return {bit_xor(rows.bytes(offsetof(Block, q)), sign), bit_xor(rows.bytes(offsetof(Block, q) + 16), sign)};
+  } else if constexpr (kType == DType::kQ4_0 || kType == DType::kQ4_1 || kType == DType::kIQ4_NL) {
+    return halves_of_nibbles(rows.bytes(offsetof(Block, q)));
+  } else if constexpr (kType == DType::kQ5_0 || kType == DType::kQ5_1) {
+    return join(halves_of_nibbles(rows.bytes(offsetof(Block, q))), fifth_bits(rows));
+  } else if constexpr (kType == DType::kIQ4_XS) {
+    return halves_of_nibbles(rows.bytes(offsetof(Block, q) + 16 * G));
+  } else if constexpr (kType == DType::kQ2_K) {
+    return fields(rows, offsetof(Block, q) + G / 4 * 32, g % 4 * 2, 2, 0);
+  } else if constexpr (kType == DType::kQ3_K) {
+    return join(fields(rows, offsetof(Block, q) + G / 4 * 32, g % 4 * 2, 2, 0),
+                fields(rows, offsetof(Block, hm), g, 1, 2));
+  } else if constexpr (kType == DType::kQ4_K) {
+    return fields(rows, offsetof(Block, q) + G / 2 * 32, g % 2 * 4, 4, 0);
+  } else if constexpr (kType == DType::kQ5_K) {
+    return join(fields(rows, offsetof(Block, q) + G / 2 * 32, g % 2 * 4, 4, 0),
+                fields(rows, offsetof(Block, h), g, 1, 4));
+  } else {
+    static_assert(kType == DType::kQ6_K);
+    return join(fields(rows, offsetof(Block, ql) + G / 4 * 64 + G % 2 * 32, g % 4 / 2 * 4, 4, 0),
+                fields(rows, offsetof(Block, qh) + G / 4 * 32, g % 4 * 2, 2, 4));
   }
 }
-void unpack_codes(const BlockQ4_K& b, uint8_t* u) {
-  KRAIT_UNROLL for (int g = 0; g < 8; ++g) store32(u + 32 * g, field(load32(b.q + g / 2 * 32), g % 2 * 4, 4, 0));
-}
-void unpack_codes(const BlockQ5_K& b, uint8_t* u) {
-  KRAIT_UNROLL for (int g = 0; g < 8; ++g) {
-    const __m256i low = field(load32(b.q + g / 2 * 32), g % 2 * 4, 4, 0);
-    store32(u + 32 * g, _mm256_or_si256(low, field(load32(b.h), g, 1, 4)));
-  }
-}
-void unpack_codes(const BlockQ6_K& b, uint8_t* u) {
-  KRAIT_UNROLL for (int g = 0; g < 8; ++g) {
-    const __m256i low = field(load32(b.ql + g / 4 * 64 + g % 2 * 32), g % 4 / 2 * 4, 4, 0);
-    store32(u + 32 * g, _mm256_or_si256(low, field(load32(b.qh + g / 4 * 32), g % 4 * 2, 2, 4)));
-  }
-}
-void unpack_codes(const BlockIQ4_XS& b, uint8_t* u) {
-  for (int g = 0; g < 8; ++g) store32(u + 32 * g, nibbles(b.q + 16 * g));
-}
 
-// Bits [low, low + count) of the 8 steps -> one plane of `count` bits. Written past the caches, which would first have
-// to read what is about to be replaced.
+// Bits [low, low + count) of the codes of 4·kRowLanes rows -> their part of one plane of `count` bits. Written past the
+// caches, which would first have to read what is about to be replaced.
 template <int kCount>
-KRAIT_INLINE void stream_plane(const char* steps, int low, char* dst) {
-  constexpr int kVectors = kCount, kParts = 8 / kCount;  // steps j of one vector: j % kVectors equal
-  const IVec mask = set1_i8((1 << kCount) - 1);
-  KRAIT_UNROLL for (int i = 0; i < kVectors; ++i) {
-    KRAIT_UNROLL for (int at = 0; at < 64; at += 4 * kLanes) {
-      IVec packed = zero_i();
-      KRAIT_UNROLL for (int part = 0; part < kParts; ++part) {
-        const IVec step = load_i(steps + 64 * (part * kVectors + i) + at);
-        packed = bit_or(packed, shift_right(bit_and(shift_right(step, low), mask), -kCount * part));
-      }
-      stream_i(dst + 64 * i + at, packed);
-    }
+KRAIT_INLINE void stream_plane(const Codes (&codes)[4], int low, char* dst) {
+  IVec v[4];  // steps j in the low halves of bytes, j + 4 in the high ones
+  KRAIT_UNROLL for (int i = 0; i < 4; ++i) {
+    v[i] = bit_or(field(codes[i].low, low, kCount, 0), field(codes[i].high, low, kCount, 4));
+  }
+  transpose4(v);
+  constexpr int kVectors = kCount;
+  KRAIT_UNROLL for (int j = 3; j >= kVectors; --j) {
+    v[j - kVectors] = bit_or(v[j - kVectors], shift_right(v[j], -kCount));
+  }
+  KRAIT_UNROLL for (int j = 0; j < kVectors; ++j) stream_i(dst + 64 * j, v[j]);
+}
+
+KRAIT_INLINE void stream_bytes(const Codes (&codes)[4], char* dst) {
+  IVec low[4], high[4];
+  KRAIT_UNROLL for (int i = 0; i < 4; ++i) {
+    low[i] = codes[i].low;
+    high[i] = codes[i].high;
+  }
+  transpose4(low);
+  transpose4(high);
+  KRAIT_UNROLL for (int j = 0; j < 4; ++j) {
+    stream_i(dst + 64 * j, low[j]);
+    stream_i(dst + 64 * (j + 4), high[j]);
   }
 }
 
 template <int kBits>
-KRAIT_INLINE void stream_planes(const char* steps, char* dst) {
-  if constexpr (kBits == 8) stream_plane<8>(steps, 0, dst);
-  if constexpr (kBits >= 4 && kBits < 8) stream_plane<4>(steps, 0, dst);
-  if constexpr (kBits == 5) stream_plane<1>(steps, 4, dst + 256);
-  if constexpr (kBits == 6) stream_plane<2>(steps, 4, dst + 256);
-  if constexpr (kBits < 4) stream_plane<2>(steps, 0, dst);
-  if constexpr (kBits == 3) stream_plane<1>(steps, 2, dst + 128);
+KRAIT_INLINE void stream_planes(const Codes (&codes)[4], char* dst) {
+  if constexpr (kBits == 8) stream_bytes(codes, dst);
+  if constexpr (kBits >= 4 && kBits < 8) stream_plane<4>(codes, 0, dst);
+  if constexpr (kBits == 5) stream_plane<1>(codes, 4, dst + 256);
+  if constexpr (kBits == 6) stream_plane<2>(codes, 4, dst + 256);
+  if constexpr (kBits < 4) stream_plane<2>(codes, 0, dst);
+  if constexpr (kBits == 3) stream_plane<1>(codes, 2, dst + 128);
 }
 
 // The integer scales of a block's groups as bytes: scale, and for kBytePairs the minimum after it.
@@ -118,58 +189,88 @@ KRAIT_INLINE void unpack_scales(const typename BlockOf<kType>::type& b, uint8_t*
   }
 }
 
-// The scales of row r of a panel's block.
-template <DType kType>
-KRAIT_INLINE void store_scales(const typename BlockOf<kType>::type& b, int64_t r, char* dst) {
-  constexpr Format f = format_of(kType);
-  memcpy(dst + 2 * r, &b.d, 2);
-  if constexpr (requires { b.m; }) memcpy(dst + 2 * (kPanel + r), &b.m, 2);
-  if constexpr (requires { b.dmin; }) memcpy(dst + 2 * (kPanel + r), &b.dmin, 2);
-  if constexpr (f.group_scale_bytes() != 0) {
-    constexpr int kGroups = static_cast<int>(block_of(kType).elements) / f.group;
-    uint8_t bytes[16];
-    unpack_scales<kType>(b, bytes);
-    char* at = dst + f.half_bytes() + r;
-    for (int g = 0; g < kGroups; ++g, at += f.group_scale_bytes()) {
-      *at = static_cast<char>(bytes[g]);
-      if constexpr (f.form == ScaleForm::kBytePairs) at[kPanel] = static_cast<char>(bytes[8 + g]);
+// [16][16] bytes -> [16][16].
+KRAIT_INLINE void transpose_bytes(const uint8_t (&in)[kPanel][16], __m128i (&out)[16]) {
+  __m128i v[16];
+  KRAIT_UNROLL for (int i = 0; i < 16; ++i) v[i] = load16(in[i]);
+  // Four times rows i and i + 8 become rows 2i and 2i + 1: a row's number gains at the end the bit a column's loses.
+  for (int round = 0; round < 4; ++round) {
+    KRAIT_UNROLL for (int i = 0; i < 8; ++i) {
+      out[2 * i] = _mm_unpacklo_epi8(v[i], v[i + 8]);
+      out[2 * i + 1] = _mm_unpackhi_epi8(v[i], v[i + 8]);
     }
+    KRAIT_UNROLL for (int i = 0; i < 16; ++i) v[i] = out[i];
   }
 }
 
+// The scales of a panel's block. False if one of them is infinite or NaN.
 template <DType kType>
-void pack_panel(const char* src, int64_t rows, int64_t K, char* dst) {
+KRAIT_INLINE bool store_scales(const Rows<typename BlockOf<kType>::type>& rows, char* dst) {
+  constexpr Format f = format_of(kType);
+  KRAIT_UNROLL for (int r = 0; r < kPanel; ++r) {
+    const auto& b = rows.at(r);
+    memcpy(dst + 2 * r, &b.d, 2);
+    if constexpr (requires { b.m; }) memcpy(dst + 2 * (kPanel + r), &b.m, 2);
+    if constexpr (requires { b.dmin; }) memcpy(dst + 2 * (kPanel + r), &b.dmin, 2);
+  }
+  if constexpr (f.group_scale_bytes() != 0) {
+    constexpr int kGroups = static_cast<int>(block_of(kType).elements) / f.group;
+    alignas(64) uint8_t bytes[kPanel][16] = {};
+    __m128i groups[16];
+    KRAIT_UNROLL for (int r = 0; r < kPanel; ++r) unpack_scales<kType>(rows.at(r), bytes[r]);
+    transpose_bytes(bytes, groups);
+    char* at = dst + f.half_bytes();
+    KRAIT_UNROLL for (int g = 0; g < kGroups; ++g, at += f.group_scale_bytes()) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(at), groups[g]);
+      if constexpr (f.form == ScaleForm::kBytePairs) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(at + kPanel), groups[8 + g]);
+      }
+    }
+  }
+  const __m256i exponent = _mm256_set1_epi16(0x7C00);
+  int bad = 0;
+  for (int at = 0; at < f.half_bytes(); at += 32) {
+    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(dst + at));
+    bad |= _mm256_movemask_epi8(_mm256_cmpeq_epi16(_mm256_and_si256(v, exponent), exponent));
+  }
+  return bad == 0;
+}
+
+// False if a scale is infinite or NaN.
+template <DType kType>
+bool pack_panel(const char* src, int64_t rows, int64_t K, char* dst) {
   using Block = typename BlockOf<kType>::type;
   constexpr Format f = format_of(kType);
-  constexpr int kElements = static_cast<int>(block_of(kType).elements);
-  alignas(64) uint8_t codes[kPanel][kElements];
-  alignas(64) float steps[kElements / 4 * kPanel];
-  if (rows < kPanel) {
-    memset(codes, 0, sizeof(codes));
-    memset(dst, 0, static_cast<size_t>(int8_panel_bytes(kType, K)));
-  }
   constexpr auto kBytes = static_cast<int64_t>(sizeof(Block));
+  constexpr int64_t kElements = block_of(kType).elements;
   const int64_t row_bytes = K / kElements * kBytes;
   const char* next = src + kPanel * row_bytes;  // 16 rows at a time are too many streams for the processor to follow
   char* scales = dst + K / 32 * f.code_bytes();
-  for (int64_t k = 0; k < K; k += kElements, next += kPanel * kBytes) {
+  char whole[kPanel * sizeof(Block)] = {};  // of a panel with fewer rows; the others are zero
+  bool finite = true;
+  for (int64_t k = 0; k < K; k += kElements, next += kPanel * kBytes, src += kBytes) {
     for (int64_t at = 0; at < kPanel * kBytes; at += 64) __builtin_prefetch(next + at, 0, 2);
-    for (int64_t r = 0; r < rows; ++r) {
-      const Block& b = *reinterpret_cast<const Block*>(src + r * row_bytes);
-      unpack_codes(b, codes[r]);
-      store_scales<kType>(b, r, scales);
+    Rows<Block> panel{src, row_bytes};
+    if (rows < kPanel) {
+      for (int64_t r = 0; r < rows; ++r) memcpy(whole + r * kBytes, src + r * row_bytes, sizeof(Block));
+      panel = {whole, kBytes};
     }
-    transpose(reinterpret_cast<const char*>(codes), kElements, kPanel, kElements / 4, steps, kPanel);
-    for (int c = 0; c < kElements; c += 32) {
-      stream_planes<f.bits>(reinterpret_cast<const char*>(steps) + c * kPanel, dst);
-      dst += f.code_bytes();
-    }
-    src += kBytes;
+    finite &= store_scales<kType>(panel, scales);
     scales += int8_scale_bytes(kType);
+    KRAIT_UNROLL for (int g = 0; g < kElements / 32; ++g, dst += f.code_bytes()) {
+      KRAIT_UNROLL for (int strip = 0; strip < kStrips; ++strip) {
+        Codes codes[4];
+        KRAIT_UNROLL for (int i = 0; i < 4; ++i) {
+          codes[i] = codes_of<kType>({panel.first + (strip * kLanes + i) * panel.stride, panel.stride}, g);
+        }
+        stream_planes<f.bits>(codes, dst + strip * 4 * kLanes);
+      }
+    }
   }
+  return finite;
 }
 
-using PackPanel = void (*)(const char* src, int64_t rows, int64_t K, char* dst);
+using PackPanel = bool (*)(const char* src, int64_t rows, int64_t K, char* dst);
 
 PackPanel panel_packer(DType t) {
   switch (t) {
@@ -192,14 +293,11 @@ size_t int8_packed_bytes(DType t, int64_t N, int64_t K) {
 void int8_pack(const Exec& exec, const PackWeightParams& p) {
   const int64_t bytes = int8_panel_bytes(p.dtype, p.K), row = bytes_of(p.dtype, p.K);
   const PackPanel pack = panel_packer(p.dtype);
-  const int64_t panels = (p.N + kPanel - 1) / kPanel;
-  exec.pool->parallel_for((panels + kPanelsPerTask - 1) / kPanelsPerTask, [&](int64_t task) {
-    for (int64_t i = task * kPanelsPerTask; i < panels && i < (task + 1) * kPanelsPerTask; ++i) {
-      const int64_t left = p.N - i * kPanel;
-      pack(static_cast<const char*>(p.src) + i * kPanel * row, left < kPanel ? left : kPanel, p.K,
-           static_cast<char*>(p.dst) + i * bytes);
-    }
+  pack_panels(exec, p, bytes, [&](int64_t i, int64_t rows) {
+    const bool finite =
+        pack(static_cast<const char*>(p.src) + i * kPanel * row, rows, p.K, static_cast<char*>(p.dst) + i * bytes);
     _mm_sfence();
+    return finite;
   });
 }
 

@@ -103,6 +103,29 @@ void convert(XForm, const float* x, int64_t, int64_t c0, int64_t n, float* out) 
 }
 #endif
 
+// Whether no element is infinite or NaN: has all bits of the exponent.
+bool all_finite(DType dtype, const char* src, int64_t n) {
+  const bool wide = dtype == DType::kF32;
+  const IVec exponent = wide ? set1_i32(0x7F800000) : set1_i16(dtype == DType::kBF16 ? 0x7F80 : 0x7C00);
+  const IVec lowest = wide ? set1_i32(0x00800000) : set1_i16(dtype == DType::kBF16 ? 0x80 : 0x400);
+  IVec carries = zero_i();  // into the sign, where the exponent is all ones
+  const auto add = [&](IVec v) {
+    const IVec e = bit_and(v, exponent);
+    carries = bit_or(carries, wide ? add_i32(e, lowest) : add_i16(e, lowest));
+  };
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(IVec));
+  const int64_t bytes = n * size_of(dtype), whole = bytes / kBytes * kBytes;
+  for (int64_t at = 0; at < whole; at += kBytes) add(load_i(src + at));
+  char rest[kBytes] = {};
+  memcpy(rest, src + whole, static_cast<size_t>(bytes - whole));
+  add(load_i(rest));
+  carries = bit_and(carries, wide ? set1_i32(INT32_MIN) : set1_i16(INT16_MIN));
+  uint64_t words[kBytes / 8], any = 0;
+  memcpy(words, &carries, sizeof(words));
+  for (const uint64_t w : words) any |= w;
+  return any == 0;
+}
+
 // 16 rows of a weight -> one panel.
 void pack_panel(DType dtype, const char* src, int64_t rows, int64_t K, char* dst) {
   const int64_t pairs = K / 2;
@@ -166,10 +189,10 @@ size_t packed_weight_bytes(DType dtype, int64_t N, int64_t K) {
 void pack_weight(const Exec& exec, const PackWeightParams& p) {
   if (is_block_type(p.dtype)) return int8_pack(exec, p);
   const int64_t bytes = panel_bytes(p.dtype, p.K), row = p.K * size_of(p.dtype);
-  exec.pool->parallel_for((p.N + kPanel - 1) / kPanel, [&](int64_t i) {
-    const int64_t left = p.N - i * kPanel;
-    pack_panel(p.dtype, static_cast<const char*>(p.src) + i * kPanel * row, left < kPanel ? left : kPanel, p.K,
-               static_cast<char*>(p.dst) + i * bytes);
+  pack_panels(exec, p, bytes, [&](int64_t i, int64_t rows) {
+    const char* src = static_cast<const char*>(p.src) + i * kPanel * row;
+    pack_panel(p.dtype, src, rows, p.K, static_cast<char*>(p.dst) + i * bytes);
+    return all_finite(p.dtype, src, rows * p.K);
   });
 }
 

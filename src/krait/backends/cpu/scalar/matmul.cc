@@ -1,11 +1,13 @@
 // Portable matmul: the reference at float, on unpacked weights.
 #include "krait/kernels/reference/matmul.h"
 
+#include <atomic>
 #include <cstring>
 #include <vector>
 
 #include "krait/backends/cpu/scalar/ops.h"
 #include "krait/kernels/reference/block_matmul.h"
+#include "krait/kernels/reference/finite.h"
 
 namespace krait::scalar {
 namespace {
@@ -36,7 +38,11 @@ void pack_weight(const Exec& exec, const PackWeightParams& p) {
   const auto row_bytes = static_cast<size_t>(bytes_of(p.dtype, p.K));
   exec.pool->parallel_for(p.N, [&](int64_t n) {
     const size_t at = static_cast<size_t>(n) * row_bytes;
-    std::memcpy(static_cast<char*>(p.dst) + at, static_cast<const char*>(p.src) + at, row_bytes);
+    const char* row = static_cast<const char*>(p.src) + at;
+    std::memcpy(static_cast<char*>(p.dst) + at, row, row_bytes);
+    if (p.not_finite != nullptr && reference::count_non_finite(p.dtype, row, p.K) > 0) {
+      std::atomic_ref(*p.not_finite).store(true, std::memory_order_relaxed);
+    }
   });
 }
 
