@@ -1,6 +1,7 @@
 // For tests: a redis-server of their own on a unix socket in a temporary folder.
 #pragma once
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -58,7 +59,8 @@ class TestRedis {
   void go_on() { ::kill(pid_, SIGCONT); }
 
   std::string url() const {
-    return "unix:" + (password_.empty() ? "" : "//:" + password_ + "@") + (folder_ / "s").string();
+    return fmt::format("unix:{}{}", password_.empty() ? "" : fmt::format("//:{}@", password_),
+                       (folder_ / "s").string());
   }
   std::unique_ptr<Store> open() const {
     RedisStoreOptions o;
