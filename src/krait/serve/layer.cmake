@@ -1,8 +1,15 @@
-# The web page is part of the program.
+# The web page is part of the program. Its script is several files here and one for browsers.
+set(web_html page.html)
+set(web_css page.css)
+set(web_js wire.js parts.js settings.js turns.js conversations.js page.js)  # in this order
 foreach(part html css js)
   string(TOUPPER ${part} upper)
-  file(READ ${dir}/web/page.${part} KRAIT_PAGE_${upper})
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${dir}/web/page.${part})
+  set(KRAIT_PAGE_${upper} "")
+  foreach(file ${web_${part}})
+    file(READ ${dir}/web/${file} content)
+    string(APPEND KRAIT_PAGE_${upper} "${content}")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${dir}/web/${file})
+  endforeach()
 endforeach()
 configure_file(${dir}/web/page.cc.in ${CMAKE_BINARY_DIR}/generated/page.cc @ONLY)
 target_sources(krait_${name} PRIVATE ${CMAKE_BINARY_DIR}/generated/page.cc)

@@ -150,8 +150,9 @@ void read_response(const json& b, Asked& asked, GenerateRequest& r) {
   }
   r.max_tokens = integer(b, "max_output_tokens", 512);
   asked.previous_response = r.thread.previous_response = text(b, "previous_response_id");
+  r.thread.conversation = text(b, "conversation");
   asked.store = value(b, "store", true);
-  r.thread.keep = asked.store;
+  r.thread.keep = asked.store && !r.thread.conversation;
   asked.echo = {{"temperature", value(b, "temperature", 1.0)},
                 {"top_p", value(b, "top_p", 1.0)},
                 {"max_output_tokens", r.max_tokens},

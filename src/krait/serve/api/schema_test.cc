@@ -112,5 +112,24 @@ TEST(Schemas, InapplicableIsRefused) {
   EXPECT_NE(with({{"model", "other"}}), "");
 }
 
+TEST(Schemas, ResponsesGoOnWithOneThing) {
+  ApiOptions o;
+  o.model_id = "m";
+  o.vocab = 300;
+  const RequestSchemas schemas(o);
+  const auto with = [&](json more) {
+    json body = {{"model", "m"}, {"input", "x"}};
+    body.update(more);
+    return fault(body, schemas.of("response"));
+  };
+  EXPECT_EQ(with({{"conversation", "c"}}), "");
+  EXPECT_EQ(with({{"previous_response_id", "r"}, {"conversation", nullptr}, {"store", false}}), "");
+  EXPECT_NE(with({{"previous_response_id", "r"}, {"conversation", "c"}}), "");
+  EXPECT_NE(with({{"conversation", "c"}, {"store", false}}), "");
+  EXPECT_NE(with({{"conversation", "c"}, {"instructions", "i"}}), "");
+  EXPECT_NE(with({{"previous_response_id", "r"}, {"instructions", "i"}}), "");
+  EXPECT_NE(with({{"conversation", "a/b"}}), "");
+}
+
 }  // namespace
 }  // namespace krait::serve

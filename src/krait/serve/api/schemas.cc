@@ -195,6 +195,7 @@ json response_schema(const ApiOptions& o) {
             {"input", {{"anyOf", json::array({string(1, "what the user says"), messages_schema("messages")})}}},
             {"instructions", {{"type", {"string", "null"}}, {"description", "a system message before the input"}}},
             {"previous_response_id", name("the response to go on from")},
+            {"conversation", name("a conversation to go on with, or to begin under this name")},
             {"store", boolean("keep this, so that it can be gone on from", true)},
             {"max_output_tokens", max_tokens_schema(o, 512)},
             {"metadata",
@@ -206,9 +207,17 @@ json response_schema(const ApiOptions& o) {
             {"user", user_schema()}};
   add_sampling(p, o, 1, 1);
   json s = object(std::move(p), {"model", "input"});
-  s["not"] = {{"properties", {{"previous_response_id", {{"type", "string"}}}, {"instructions", {{"type", "string"}}}}},
-              {"required", {"previous_response_id", "instructions"}},
-              {"description", "has instructions behind a previous response: what was read before cannot be changed"}};
+  const auto both = [](const char* a, json of_a, const char* b, json of_b) {
+    return json{{"properties", {{a, std::move(of_a)}, {b, std::move(of_b)}}}, {"required", {a, b}}};
+  };
+  const json text = {{"type", "string"}};
+  s["not"] = {{"anyOf", json::array({both("previous_response_id", text, "instructions", text),
+                                     both("conversation", text, "instructions", text),
+                                     both("conversation", text, "previous_response_id", text),
+                                     both("conversation", text, "store", {{"const", false}})})},
+              {"description",
+               "has instructions behind what was read before, or goes on with a conversation and a response, or with a "
+               "conversation that is not to be kept"}};
   return s;
 }
 

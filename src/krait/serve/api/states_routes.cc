@@ -15,7 +15,7 @@ using nlohmann::json;
 constexpr int64_t kListed = 100, kMostListed = 1000;
 
 json summary(const Conversation& c) {
-  return {{"conversation_id", c.id}, {"created", c.created}, {"last_used", c.last_used}, {"turns", c.turns.size()}};
+  return {{"conversation_id", c.id}, {"created", c.created}, {"last_used", c.last_used}, {"turns", c.n_turns}};
 }
 
 json whole(const Conversation& c) {
