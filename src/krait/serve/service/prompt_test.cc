@@ -39,7 +39,7 @@ std::unique_ptr<text::ChatTemplate> chat(const std::string& name) {
 // The text with "|" where it is cut.
 std::string shown(const ChatText& t) {
   std::string s = t.text;
-  for (auto c = t.cuts.rbegin(); c != t.cuts.rend(); ++c) s.insert(*c, "|");
+  for (auto c = t.cuts.rbegin(); c != t.cuts.rend(); ++c) s.insert(s.begin() + static_cast<int64_t>(*c), 1, '|');
   return s;
 }
 
