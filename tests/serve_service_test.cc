@@ -483,6 +483,58 @@ TEST_F(ServiceTest, WhatIsLeftAtTheEndIsTold) {
   }
 }
 
+// A machine whose passes take simulated time: so much each, and so much a token.
+SetClock* pass_clock = nullptr;
+void norm_that_takes_time(const Exec& exec, const NormParams& p) {
+  cpu_kernels().norm(exec, p);
+  pass_clock->advance(std::chrono::microseconds(1000 + 100 * p.T));
+}
+
+class Stopwatch : public Listener {
+ public:
+  explicit Stopwatch(const Clock& clock) : clock_(clock) {}
+  void delta(const Delta&) override { at.push_back(clock_.steady()); }
+  void done(const Answer&) override { ended = true; }
+  void failed(const ServeError&) override { ADD_FAILURE(); }
+  std::vector<std::chrono::nanoseconds> at;
+  bool ended = false;
+
+ private:
+  const Clock& clock_;
+};
+
+TEST_F(ServiceTest, TimeBetweenTokensStaysBoundedWhileLongPromptsArrive) {
+  KernelSet kernels = cpu_kernels();
+  kernels.norm = norm_that_takes_time;
+  const ModelSpec spec = krait::test::tiny_spec("mamba2");
+  const Model model(spec, random_params(spec, 1, DType::kF32, krait::test::pool()), krait::test::runtime(kernels));
+  Server server(model, {.max_running = 8});
+  pass_clock = &server.clock;
+  std::vector<std::shared_ptr<Stopwatch>> streams, prompts;
+  for (uint64_t i = 0; i < 4; ++i) {
+    GenerateRequest r = text_request("ab", 1500, i);
+    r.id = "s" + std::to_string(i);
+    server.service.submit(r, streams.emplace_back(std::make_shared<Stopwatch>(server.clock)));
+  }
+  for (int pass = 0; !streams[0]->ended; ++pass) {
+    if (pass % 200 == 100 && prompts.size() < 5) {
+      GenerateRequest r = ids_request(krait::test::random_ids(4096, 29, static_cast<uint64_t>(pass)), 4);
+      r.id = "p" + std::to_string(pass);
+      server.service.submit(r, prompts.emplace_back(std::make_shared<Stopwatch>(server.clock)));
+    }
+    ASSERT_TRUE(server.service.step());
+  }
+  std::vector<std::chrono::nanoseconds> gaps;
+  for (const auto& s : streams)
+    for (size_t i = 1; i < s->at.size(); ++i) gaps.push_back(s->at[i] - s->at[i - 1]);
+  std::ranges::sort(gaps);
+  const auto median = gaps[gaps.size() / 2], p99 = gaps[gaps.size() * 99 / 100];
+  EXPECT_LE(p99.count(), 4 * median.count());
+  EXPECT_LE(p99.count(), 3 * gaps.front().count()) << "against passes without a prompt";
+  ASSERT_EQ(prompts.size(), 5u);
+  for (const auto& p : prompts) EXPECT_TRUE(p->ended) << "and the prompts are read meanwhile";
+}
+
 // With its own threads: what TSan looks at.
 TEST_F(ServiceTest, ManyClientsAtOnce) {
   Server server(*model_, {.max_running = 4, .max_queue = 1000, .prefill_tokens = 16});
