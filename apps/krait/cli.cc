@@ -74,6 +74,12 @@ Command& Command::choice(const std::string& names, std::string& target, const st
   return *this;
 }
 
+Command& Command::config(const std::string& names, const std::string& help) {
+  app_->set_config(names, "", help)->check(CLI::ExistingFile);
+  app_->allow_config_extras(CLI::config_extras_mode::error);
+  return *this;
+}
+
 Command& Command::flag(const std::string& names, bool& target, const std::string& help) {
   app_->add_flag(names, target, help);
   return *this;

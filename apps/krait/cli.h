@@ -29,6 +29,8 @@ class Command {
   Command& choice(const std::string& names, std::string& target, const std::vector<std::string>& of,
                   const std::string& help);
   Command& flag(const std::string& names, bool& target, const std::string& help);
+  // A file that gives options of this command by their long names.
+  Command& config(const std::string& names, const std::string& help);
   // An option that users of other programs look for and that makes no sense here: an error that says why. Not in
   // --help.
   Command& refuse(const std::string& names, const std::string& reason);
@@ -47,6 +49,7 @@ void check_command_names(const CLI::App& app, int argc, const char* const* argv)
 
 // Each adds one command to the program.
 void add_bench(Command& root);
+void add_bench_serve(Command& bench);
 void add_convert(Command& root);
 void add_doctor(Command& root);
 void add_inspect(Command& root);
@@ -55,6 +58,7 @@ void add_new(Command& root);
 void add_perplexity(Command& root);
 void add_quantize(Command& root);
 void add_run(Command& root);
+void add_serve(Command& root);
 void add_state(Command& root);
 void add_tokenize(Command& root);
 void add_verify(Command& root);

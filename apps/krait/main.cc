@@ -33,6 +33,7 @@ int run(int argc, char** argv) {
       "'krait COMMAND --help' tells\nmore.");
   krait::cli::Command root(&app);
   krait::cli::add_run(root);
+  krait::cli::add_serve(root);
   krait::cli::add_logits(root);
   krait::cli::add_perplexity(root);
   krait::cli::add_bench(root);

@@ -1,0 +1,341 @@
+// krait serve: an HTTP server of one model, with conversations that go on where they were.
+#include <fmt/format.h>
+#include <signal.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <future>
+#include <thread>
+
+#include "krait/core/error.h"
+#include "krait/io/atomic_file.h"
+#include "krait/models/slot_store.h"
+#include "krait/serve/api/api.h"
+#include "krait/serve/cache/disk_store.h"
+#include "krait/serve/cache/redis_store.h"
+#include "serve_options.h"
+#include "terminal.h"
+
+namespace krait::cli {
+namespace {
+
+using namespace serve;
+using std::chrono::seconds;
+
+// {"time":"…","level":"info","text":"id=… …"}: text of the log holds no quotes but those of bodies, which are escaped.
+class JsonEscape : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& m, const std::tm&, spdlog::memory_buf_t& out) override {
+    for (const char c : std::string_view(m.payload.data(), m.payload.size())) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (c == '"' || c == '\\') {
+        out.push_back('\\');
+        out.push_back(c);
+      } else if (byte < 0x20) {
+        fmt::format_to(std::back_inserter(out), "\\u{:04x}", byte);
+      } else {
+        out.push_back(c);
+      }
+    }
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonEscape>(); }
+};
+
+std::unique_ptr<spdlog::formatter> log_format(const std::string& name) {
+  auto f = std::make_unique<spdlog::pattern_formatter>();
+  if (name == "json") {
+    f->add_flag<JsonEscape>('*').set_pattern(R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","text":"%*"})");
+  } else {
+    f->set_pattern("%Y-%m-%d %H:%M:%S.%e %L %v");
+  }
+  return f;
+}
+
+void open_log(spdlog::logger& log, const ServeArgs& a) {
+  spdlog::sink_ptr sink;
+  if (a.log_file.empty()) {
+    sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  } else {
+    try {
+      sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(a.log_file);
+    } catch (const spdlog::spdlog_ex& e) {
+      throw Error(ErrorCode::kFailed, fmt::format("[serve] cannot open the log: {}", e.what()));
+    }
+  }
+  sink->set_formatter(log_format(a.log_format));
+  log.sinks() = {sink};
+}
+
+std::vector<KeyEntry> all_keys(const ServeArgs& a) {
+  std::vector<KeyEntry> out;
+  if (!a.api_keys.empty()) out = read_keys(a.api_keys);
+  for (size_t i = 0; i < a.api_key.size(); ++i)
+    out.push_back(key_from_secret(fmt::format("key{}", i + 1), a.api_key[i]));
+  return out;
+}
+
+std::string model_name(const ServeArgs& a) {
+  if (!a.name.empty()) return a.name;
+  namespace fs = std::filesystem;
+  fs::path p = fs::path(a.model.model.empty() ? shipped_model() : a.model.model).lexically_normal();
+  if (p.filename().empty()) p = p.parent_path();
+  return p.extension() == ".gguf" ? p.stem().string() : p.filename().string();
+}
+
+int64_t file_time(const std::string& path) {
+  struct stat s{};
+  return stat(path.c_str(), &s) == 0 ? s.st_mtim.tv_sec : 0;
+}
+
+// Every connection is a file; the soft limit of most systems is 1024.
+void raise_file_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+HttpOptions http_options(const ServeArgs& a) {
+  HttpOptions o;
+  o.host = a.host;
+  o.port = static_cast<uint16_t>(a.port);
+  o.threads = static_cast<int>(a.io_threads);
+  o.tls_certificate = a.tls_certificate;
+  o.tls_key = a.tls_key;
+  o.max_body = static_cast<size_t>(a.max_body_mib) << 20;
+  o.max_connections = static_cast<int>(a.max_connections);
+  o.heartbeat = seconds(a.heartbeat);
+  o.error_body = http_error_body;
+  return o;
+}
+
+// Everything that serves, in the order in which it is needed.
+struct Server {
+  Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::logger> logger);
+
+  const ServeArgs& args;
+  std::shared_ptr<spdlog::logger> log;
+  std::unique_ptr<Store> disk, redis;
+  PrefixCache cache;
+  Conversations conversations;
+  std::unique_ptr<text::ChatTemplate> chat;
+  Metrics metrics;
+  Keys keys;
+  Service service;
+  StreamLog streams;
+  Workers workers;
+  ApiContext context;
+  Api api;
+
+  void sweep();
+};
+
+// What listens, from the beginning: until the model is loaded, everything is answered with 503.
+struct Front {
+  explicit Front(const ServeArgs& a) : http(http_options(a), [this](std::shared_ptr<Exchange> e) { handle(e); }) {}
+  ~Front() { http.stop(); }
+
+  void handle(const std::shared_ptr<Exchange>& e) {
+    if (Api* const there = api.load()) return there->handle(e);
+    if (e->request().path == "/health" || e->request().path == "/ready") {
+      return e->respond(
+          {.status = 503, .body = R"({"status":"loading","model_loaded":false})", .headers = {{"Retry-After", "1"}}});
+    }
+    e->respond({.status = 503,
+                .body = http_error_body(503, "[serve] the model is being loaded"),
+                .headers = {{"Retry-After", "1"}}});
+  }
+
+  std::atomic<Api*> api = nullptr;
+  HttpServer http;
+};
+
+ServiceOptions service_options(const ServeArgs& a, const Session& s) {
+  ServiceOptions o;
+  o.max_running = a.slots;
+  o.max_queue = a.queue;
+  o.max_queue_per_tenant = a.queue_per_key;
+  o.max_prompt_tokens = a.max_prompt;
+  o.max_wait = seconds(a.max_wait);
+  o.max_stall = a.max_stall;
+  o.checkpoint_every = a.checkpoint_every;
+  o.prefix_cache = !a.no_prefix_cache;
+  o.vocab = s.sampled_vocab();
+  return o;
+}
+
+ApiOptions api_options(const ServeArgs& a, const Session& s) {
+  ApiOptions o;
+  o.model_id = model_name(a);
+  o.version = KRAIT_VERSION;
+  o.created = file_time(a.model.model.empty() ? shipped_model() : a.model.model);
+  o.vocab = s.sampled_vocab();
+  o.fingerprint = s.model().fingerprint();
+  o.state_bytes = SlotStore::bytes_per_slot(s.model().state_specs());
+  o.cors_origin = a.cors_origin;
+  o.log_prompts = a.log_prompts;
+  return o;
+}
+
+std::unique_ptr<Store> disk_of(const ServeArgs& a) {
+  if (a.state_dir.empty()) return nullptr;
+  DiskStoreOptions o;
+  o.folder = a.state_dir;
+  o.max_blob_bytes = a.state_disk_mib << 20;
+  return open_disk_store(o);
+}
+
+std::unique_ptr<Store> redis_of(const ServeArgs& a) {
+  if (a.redis.empty()) return nullptr;
+  RedisStoreOptions o;
+  o.url = a.redis;
+  return open_redis_store(o);
+}
+
+// A model without a template of its own takes its messages as paragraphs.
+std::unique_ptr<text::ChatTemplate> chat_of(const ServeArgs& a, const text::Tokenizer& t) {
+  if (!a.chat_template.empty()) return text::choose_chat_template(t, a.chat_template);
+  auto own = text::choose_chat_template(t);
+  return own ? std::move(own) : text::choose_chat_template(t, "plain");
+}
+
+Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::logger> logger)
+    : args(a),
+      log(std::move(logger)),
+      disk(disk_of(a)),
+      redis(redis_of(a)),
+      cache({.max_bytes = a.state_memory_mib << 20, .ttl = seconds(a.state_ttl), .spill = {}, .fetch = {}},
+            real_clock()),
+      conversations({.ttl = seconds(a.state_ttl), .model = s.model().fingerprint()}, cache, disk.get(), redis.get(),
+                    real_clock()),
+      chat(chat_of(a, *s.tokenizer)),
+      metrics(model_name(a), KRAIT_VERSION),
+      keys(all_keys(a), real_clock()),
+      service(s.model(), *s.tokenizer, chat.get(), cache, conversations, real_clock(), service_options(a, s),
+              metrics.probe()),
+      streams(size_t{64} << 20, seconds(600), real_clock()),
+      workers(2),
+      context{.options = api_options(a, s),
+              .service = service,
+              .cache = cache,
+              .conversations = conversations,
+              .tokenizer = *s.tokenizer,
+              .has_chat = chat != nullptr,
+              .keys = keys,
+              .metrics = metrics,
+              .streams = streams,
+              .workers = workers,
+              .clock = real_clock(),
+              .log = *log,
+              .disk = disk.get(),
+              .redis = redis.get()},
+      api(context) {}
+
+// What is too old goes.
+void Server::sweep() {
+  try {
+    cache.expire();
+    conversations.expire();
+    if (disk) disk->expire();
+  } catch (const std::exception& e) {
+    log->warn("expiry: {}", e.what());
+  }
+}
+
+// What SIGHUP asks for. A file that is wrong leaves everything as it was.
+void reload(Server& server, Front& front) {
+  const ServeArgs& a = server.args;
+  try {
+    if (!a.api_keys.empty()) server.keys.replace(all_keys(a));
+    if (!a.tls_certificate.empty()) front.http.reload_tls();
+    open_log(*server.log, a);
+    server.log->info("reloaded keys, certificate and log file");
+  } catch (const std::exception& e) {
+    server.log->error("not reloaded: {}", e.what());
+  }
+}
+
+// Until SIGINT or SIGTERM, which are blocked in all threads.
+void wait_for_end(Server& server, Front& front, const sigset_t& signals) {
+  constexpr seconds kSweep{30};
+  auto last_sweep = real_clock().steady();
+  while (true) {
+    const timespec second{1, 0};
+    const int got = sigtimedwait(&signals, nullptr, &second);
+    if (got == SIGHUP) reload(server, front);
+    if (got == SIGINT || got == SIGTERM) return;
+    if (real_clock().steady() - last_sweep < kSweep) continue;
+    last_sweep = real_clock().steady();
+    server.workers.post([&server] { server.sweep(); });
+  }
+}
+
+void serve_until_end(Server& server, Front& front, const sigset_t& signals) {
+  const ServeArgs& a = server.args;
+  std::jthread engine([&server] { server.service.run(); });
+  front.api = &server.api;
+  server.log->info("{} is served at {}://{}:{}/", server.context.options.model_id,
+                   a.tls_certificate.empty() ? "http" : "https", a.host, front.http.port());
+  wait_for_end(server, front, signals);
+  server.log->info("draining: running answers have {} s", a.drain);
+  server.context.draining = true;
+  const bool finished = server.service.drain(seconds(a.drain));
+  front.http.drain(std::chrono::milliseconds(finished ? 5000 : 500));
+  front.http.stop();
+  server.service.stop();
+  server.log->info(finished ? "ended" : "ended; answers that took too long were cut off");
+}
+
+// The model, loaded by another thread: this one waits for signals, which still end the program at once.
+Session load(const ServeArgs& a, const sigset_t& signals) {
+  auto loading = std::async(std::launch::async, [&a] { return open_session(a.model, NeedTokenizer::kYes); });
+  while (loading.wait_for(seconds(0)) != std::future_status::ready) {
+    const timespec pause{0, 10'000'000};
+    const int got = sigtimedwait(&signals, nullptr, &pause);
+    if (got == SIGINT || got == SIGTERM) {
+      std::fputs("krait: ended while the model was being loaded\n", stderr);
+      std::_Exit(128 + got);
+    }
+  }
+  return loading.get();
+}
+
+int run_serve(const ServeArgs& a) {
+  raise_file_limit();
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, s);
+  auto log = std::make_shared<spdlog::logger>("krait");
+  log->set_level(spdlog::level::from_str(a.log_level));
+  log->flush_on(spdlog::level::info);
+  open_log(*log, a);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // in all threads, which come now
+  Front front(a);
+  front.http.start();
+  if (!a.port_file.empty()) io::write_file(a.port_file, fmt::format("{}\n", front.http.port()));
+  const Session session = load(a, signals);
+  Server server(a, session, log);
+  server.context.http = &front.http;
+  serve_until_end(server, front, signals);
+  return 0;
+}
+
+}  // namespace
+
+void add_serve(Command& root) {
+  auto args = std::make_shared<ServeArgs>();
+  Command c = root.subcommand("serve", "serve a model over HTTP: OpenAI's API, conversations, a web page");
+  add_serve_options(c, *args);
+  c.run([args, c] {
+    check_serve_options(c, *args);
+    return run_serve(*args);
+  });
+}
+
+}  // namespace krait::cli
