@@ -1,8 +1,6 @@
 // krait serve: an HTTP server of one model, with conversations that go on where they were.
 #include <fmt/format.h>
 #include <signal.h>
-#include <spdlog/sinks/basic_file_sink.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -19,6 +17,7 @@
 #include "krait/serve/api/api.h"
 #include "krait/serve/cache/disk_store.h"
 #include "krait/serve/cache/redis_store.h"
+#include "serve_log.h"
 #include "serve_options.h"
 #include "terminal.h"
 
@@ -27,50 +26,6 @@ namespace {
 
 using namespace serve;
 using std::chrono::seconds;
-
-// {"time":"…","level":"info","text":"id=… …"}: text of the log holds no quotes but those of bodies, which are escaped.
-class JsonEscape : public spdlog::custom_flag_formatter {
- public:
-  void format(const spdlog::details::log_msg& m, const std::tm&, spdlog::memory_buf_t& out) override {
-    for (const char c : std::string_view(m.payload.data(), m.payload.size())) {
-      const auto byte = static_cast<unsigned char>(c);
-      if (c == '"' || c == '\\') {
-        out.push_back('\\');
-        out.push_back(c);
-      } else if (byte < 0x20) {
-        fmt::format_to(std::back_inserter(out), "\\u{:04x}", byte);
-      } else {
-        out.push_back(c);
-      }
-    }
-  }
-  std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonEscape>(); }
-};
-
-std::unique_ptr<spdlog::formatter> log_format(const std::string& name) {
-  auto f = std::make_unique<spdlog::pattern_formatter>();
-  if (name == "json") {
-    f->add_flag<JsonEscape>('*').set_pattern(R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","text":"%*"})");
-  } else {
-    f->set_pattern("%Y-%m-%d %H:%M:%S.%e %L %v");
-  }
-  return f;
-}
-
-void open_log(spdlog::logger& log, const ServeArgs& a) {
-  spdlog::sink_ptr sink;
-  if (a.log_file.empty()) {
-    sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
-  } else {
-    try {
-      sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(a.log_file);
-    } catch (const spdlog::spdlog_ex& e) {
-      throw Error(ErrorCode::kFailed, fmt::format("[serve] cannot open the log: {}", e.what()));
-    }
-  }
-  sink->set_formatter(log_format(a.log_format));
-  log.sinks() = {sink};
-}
 
 std::vector<KeyEntry> all_keys(const ServeArgs& a) {
   std::vector<KeyEntry> out;
@@ -254,7 +209,7 @@ void reload(Server& server, Front& front) {
   try {
     if (!a.api_keys.empty()) server.keys.replace(all_keys(a));
     if (!a.tls_certificate.empty()) front.http.reload_tls();
-    open_log(*server.log, a);
+    open_log(*server.log, a.log_file, a.log_format);
     server.log->info("reloaded keys, certificate and log file");
   } catch (const std::exception& e) {
     server.log->error("not reloaded: {}", e.what());
@@ -314,7 +269,7 @@ int run_serve(const ServeArgs& a) {
   auto log = std::make_shared<spdlog::logger>("krait");
   log->set_level(spdlog::level::from_str(a.log_level));
   log->flush_on(spdlog::level::info);
-  open_log(*log, a);
+  open_log(*log, a.log_file, a.log_format);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // in all threads, which come now
   Front front(a);
   front.http.start();
