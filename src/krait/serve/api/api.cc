@@ -221,7 +221,7 @@ struct Api::Impl {
 
   void generate(const ExchangePtr& exchange, Endpoint endpoint, const KeyInfo& key) {
     const json body = checked(exchange->request(), schema_of(endpoint));
-    auto asked = std::make_shared<const Asked>(read_request(endpoint, body, context, key));
+    auto asked = std::make_shared<const Asked>(read_request(endpoint, body, key, context.clock));
     if (context.options.log_prompts) context.log.info("id={} body={}", asked->id, dump(body));
     std::make_shared<Call>(context, asked, key, context.keys.enter(key))->start(exchange);
   }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "krait/serve/api/context.h"
 #include "krait/serve/api/read_request.h"
 
 namespace krait::serve {
@@ -25,7 +26,7 @@ class Dialect {
   virtual nlohmann::json whole(const Answer&) = 0;
 };
 
-// `streams`: whether events are wanted; whole() otherwise.
+// The one of the endpoint.
 std::unique_ptr<Dialect> make_dialect(const Asked& asked, const ApiContext& context);
 
 // Of one endpoint each.

@@ -183,11 +183,11 @@ std::string new_id(const std::string& prefix) {
   return out;
 }
 
-Asked read_request(Endpoint endpoint, const json& b, const ApiContext& context, const KeyInfo& key) {
+Asked read_request(Endpoint endpoint, const json& b, const KeyInfo& key, const Clock& clock) {
   Asked asked;
   asked.endpoint = endpoint;
   asked.id = new_id(id_prefix_of(endpoint));
-  asked.created = std::chrono::duration_cast<std::chrono::seconds>(context.clock.wall().time_since_epoch()).count();
+  asked.created = std::chrono::duration_cast<std::chrono::seconds>(clock.wall().time_since_epoch()).count();
   asked.stream = value(b, "stream", false);
   if (has(b, "stream_options")) asked.include_usage = value(b["stream_options"], "include_usage", false);
 

@@ -4,7 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "krait/serve/api/context.h"
+#include "krait/serve/clock.h"
+#include "krait/serve/ops/keys.h"
+#include "krait/serve/service/service.h"
 
 namespace krait::serve {
 
@@ -25,7 +27,7 @@ struct Asked {
 };
 
 // `body` fits the endpoint's schema. Throws ServeError 400.
-Asked read_request(Endpoint endpoint, const nlohmann::json& body, const ApiContext& context, const KeyInfo& key);
+Asked read_request(Endpoint endpoint, const nlohmann::json& body, const KeyInfo& key, const Clock& clock);
 
 // prefix + 24 random hex digits.
 std::string new_id(const std::string& prefix);
