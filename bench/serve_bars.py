@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Figures of the server: turns of a long conversation, equality of answers, load. Prints a table.
+
+  python3 bench/serve_bars.py [--krait build/krait] [--model MODEL] [--only turns,equality,load,idle] [--turns 1000]
+                              [--requests 200] [--minutes 10] [--streams 32]
+"""
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+
+from serve_lib import Redis, Server, metric
+
+WORDS = "the night was dark and a man came down from the hill with his old dog to see what the sea had brought".split()
+
+
+def say(name, value, bar=""):
+    print(f"{name:58} {value:>22}   {bar}", flush=True)
+
+
+def words(rng, n):
+    return " ".join(rng.choice(WORDS) for _ in range(n))
+
+
+def median_ms(seconds):
+    return statistics.median(seconds) * 1e3
+
+
+def early_and_late(name, times, bar):
+    early, late = median_ms(times[1:21]), median_ms(times[-20:])
+    say(f"{name}: first token, turns 2-21", f"{early:.1f} ms")
+    say(f"{name}: first token, last 20 of {len(times)} turns", f"{late:.1f} ms = {late / early:.2f}x", bar)
+
+
+def turns(a):
+    """1,000 turns: by conversation, by previous response, by plain history."""
+    with tempfile.TemporaryDirectory() as folder:
+        s = Server(a.krait, a.model, "--state-dir", folder, "--checkpoint-every", 100000)
+        rng = random.Random(1)
+        times = [s.stream("/generate", prompt=words(rng, 12), conversation_id="long", max_tokens=8, seed=i)[0] for i in range(a.turns)]
+        early_and_late("conversation_id", times, "<= 1.2x")
+        times, previous = [], {}
+        for i in range(a.turns):
+            first, lines = s.stream("/v1/responses", model=s.model, input=words(rng, 12), max_output_tokens=8, seed=i, **previous)
+            times.append(first)
+            previous = {"previous_response_id": json.loads(lines[-1])["response"]["id"]}
+        early_and_late("previous_response_id", times, "<= 1.2x")
+        times, messages, extra, worst = [], [], 0, 0
+        before = None
+        for i in range(a.turns):
+            messages.append({"role": "user", "content": words(rng, 12)})
+            first, lines = s.stream("/v1/chat/completions", model=s.model, messages=messages, max_tokens=8, seed=i,
+                                    stream_options={"include_usage": True})
+            times.append(first)
+            usage = json.loads(lines[-2])["usage"]
+            text = "".join(c["choices"][0]["delta"].get("content") or "" for c in map(json.loads, lines[:-2]) if c["choices"])
+            read = usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]
+            if before is not None:
+                new = usage["prompt_tokens"] - before  # answer and message, as the history has them
+                extra = max(extra, read - new)
+                worst = max(worst, read)
+            before = usage["prompt_tokens"]
+            messages.append({"role": "assistant", "content": text})
+        early_and_late("plain history", times, "")
+        say("plain history: most tokens read in a turn", f"{worst}", "new tokens only")
+        say("plain history: most beyond answer + message", f"{extra}", "<= 0")
+        s.stop()
+
+
+def make_requests(n):
+    rng = random.Random(7)
+    out = []
+    for i in range(n):
+        out.append({"prompt": words(rng, rng.choice([2, 8, 30, 120, 500])), "max_tokens": rng.choice([4, 16, 40]), "seed": i,
+                    "temperature": rng.choice([0, 0.7, 1.0]), "top_p": 0.9, "top_k": rng.choice([0, 20])})
+    return out
+
+
+def in_parallel(jobs, threads):
+    results, it, lock = [None] * len(jobs), iter(range(len(jobs))), threading.Lock()
+
+    def work():
+        while True:
+            with lock:
+                i = next(it, None)
+            if i is None:
+                return
+            results[i] = jobs[i]()
+    pool = [threading.Thread(target=work) for _ in range(threads)]
+    for t in pool:
+        t.start()
+    for t in pool:
+        t.join()
+    return results
+
+
+def equality(a):
+    """Every request is a conversation of two turns; the second answer says whether everything before was the same."""
+    asks = make_requests(a.requests)
+
+    def two_turns(first, second, i, name):
+        one = first().post("/generate", **asks[i], conversation_id=f"{name}{i}")
+        two = second().post("/generate", **{**asks[i], "prompt": " And then", "max_tokens": 12}, conversation_id=f"{name}{i}")
+        return one["text"], two["text"]
+
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as redis_folder:
+        redis = Redis(redis_folder)
+        s = Server(a.krait, a.model, "--state-dir", folder, "--redis", redis.url, "--queue", 1000, "--slots", 16, "--max-wait", 600)
+        alone = [two_turns(lambda: s, lambda: s, i, "alone") for i in range(a.requests)]
+        batch = in_parallel([lambda i=i: two_turns(lambda: s, lambda: s, i, "batch") for i in range(a.requests)], 64)
+        say("equal in a full batch", f"{sum(x == y for x, y in zip(alone, batch))}/{a.requests}", "all")
+
+        def first(i, name):
+            return s.post("/generate", **asks[i], conversation_id=f"{name}{i}")["text"]
+
+        def second(server, i, name):
+            return server.post("/generate", **{**asks[i], "prompt": " And then", "max_tokens": 12}, conversation_id=f"{name}{i}")["text"]
+        ones = in_parallel([lambda i=i: first(i, "again") for i in range(a.requests)], 64)
+        shared = in_parallel([lambda i=i: first(i, "shared") for i in range(a.requests)], 64)
+        s.stop()
+        s.start()
+        twos = in_parallel([lambda i=i: second(s, i, "again") for i in range(a.requests)], 64)
+        say("equal across a restart", f"{sum((x, y) == z for x, y, z in zip(ones, twos, alone))}/{a.requests}", "all")
+        other = Server(a.krait, a.model, "--redis", redis.url, "--queue", 1000, "--max-wait", 600)
+        twos = in_parallel([lambda i=i: second(other, i, "shared") for i in range(a.requests)], 64)
+        say("equal on a second replica, through Redis", f"{sum((x, y) == z for x, y, z in zip(shared, twos, alone))}/{a.requests}", "all")
+        other.stop()
+        s.stop()
+        redis.stop()
+
+
+def bench_serve(a, s, *options):
+    out = subprocess.run([a.krait, "bench", "serve", f"http://127.0.0.1:{s.port}", "--model", s.model, "--json", *map(str, options)],
+                         capture_output=True, text=True)
+    return json.loads(out.stdout)
+
+
+def load(a):
+    shipped = a.model or []
+    tg = f"tg64x{a.streams}"
+
+    def alone():
+        out = subprocess.run([a.krait, "bench", *([shipped] if shipped else []), "-p", "0", "-n", "64", "-b", str(a.streams), "-r", "3", "--json"],
+                             capture_output=True, text=True, check=True)
+        rows = json.loads(out.stdout)["rows"]
+        return next(r["tokens_per_second"] for r in rows if r["test"] == tg)
+    before = alone()
+    s = Server(a.krait, a.model, "--slots", a.streams, "--queue", 1000)
+    r = bench_serve(a, s, "--streams", a.streams, "--duration", a.minutes * 60, "--prompts", "8,32", "--answers", "64,256")
+    say(f"{a.streams} streams for {a.minutes:g} min: requests, failed", f"{r['requests']}, {r['failed']}", "0 failed")
+    after = alone()
+    bench = statistics.mean([before, after])
+    say("tokens/s of the server, of `krait bench`", f"{r['tokens_per_second']:.0f}, {bench:.0f}")
+    say("share", f"{100 * r['tokens_per_second'] / bench:.0f} %", ">= 85 %")
+    stop = threading.Event()
+
+    def long_prompts():
+        rng = random.Random(3)
+        while not stop.is_set():
+            s.post("/v1/completions", model=s.model, prompt=[rng.randrange(1, 256) for _ in range(4096)], max_tokens=1)
+            time.sleep(0.2)
+    t = threading.Thread(target=long_prompts)
+    t.start()
+    r = bench_serve(a, s, "--streams", 8, "--duration", 30, "--prompts", "16", "--answers", "128")
+    stop.set()
+    t.join()
+    b = r["between_tokens_ms"]
+    say("between tokens while 4k prompts arrive: p50, p99", f"{b['p50']:.1f}, {b['p99']:.1f} ms = {b['p99'] / b['p50']:.1f}x", "<= 4x")
+    free, slots = metric(s, "mamba_state_slots_free"), metric(s, "mamba_state_slots")
+    say("slots free afterwards", f"{free:.0f} of {slots:.0f}", "all")
+    s.stop()
+
+
+def idle(a):
+    """1,000 clients that wait for a slot with their stream open."""
+    import socket
+    s = Server(a.krait, a.model, "--slots", 1, "--queue", 2000, "--max-wait", 600)
+    body = json.dumps({"prompt": "x", "max_tokens": 1000000, "ignore_eos": True, "stream": True})
+    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    def open_one():
+        c = socket.create_connection(("127.0.0.1", s.port))
+        c.sendall(head)
+        return c
+    first = open_one()
+    time.sleep(1)
+    before = s.resident()
+    waiting = [open_one() for _ in range(1000)]
+    time.sleep(3)
+    say("1,000 idle connections", f"{s.resident() - before:.1f} MiB", "<= 30 MB")
+    for c in [first, *waiting]:
+        c.close()
+    time.sleep(2)
+    say("slots free after they went", f"{metric(s, 'mamba_state_slots_free'):.0f} of 1, {metric(s, 'mamba_queue_requests'):.0f} waiting", "1, 0")
+    s.stop()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--krait", default="build/krait")
+    p.add_argument("--model", default="")
+    p.add_argument("--only", default="turns,equality,load,idle")
+    p.add_argument("--turns", type=int, default=1000)
+    p.add_argument("--requests", type=int, default=200)
+    p.add_argument("--minutes", type=float, default=10)
+    p.add_argument("--streams", type=int, default=32)
+    a = p.parse_args()
+    a.krait = os.path.abspath(a.krait)
+    for name in a.only.split(","):
+        {"turns": turns, "equality": equality, "load": load, "idle": idle}[name](a)
+
+
+if __name__ == "__main__":
+    main()

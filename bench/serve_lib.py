@@ -1,0 +1,137 @@
+"""A server under test and a small client for it: what serve_bars.py and serve_faults.py share. Standard library only."""
+import http.client
+import json
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+
+class Redis:
+    def __init__(self, folder, *options):
+        self.folder, self.options = pathlib.Path(folder), options
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--dir", str(self.folder), "--save", "", *self.options],
+                                        stdout=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError("redis-server does not listen")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(30)
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+class Server:
+    """`krait serve` on a free port; options stay the same over restarts."""
+
+    def __init__(self, krait, model, *options):
+        self.folder = tempfile.TemporaryDirectory(prefix="krait-serve-")
+        self.command = [krait, "serve", *([model] if model else []), "--port", "0", *map(str, options)]
+        self.starts = 0
+        self.start()
+
+    def start(self):
+        self.starts += 1
+        port_file = pathlib.Path(self.folder.name) / f"port{self.starts}"
+        log = open(pathlib.Path(self.folder.name) / "log", "a")
+        self.process = subprocess.Popen([*self.command, "--port-file", str(port_file)], stderr=log)
+        for _ in range(1200):
+            if port_file.exists() and port_file.read_text():
+                break
+            if self.process.poll() is not None:
+                raise RuntimeError("the server ended:\n" + self.log()[-3000:])
+            time.sleep(0.025)
+        self.port = int(port_file.read_text())
+        for _ in range(1200):
+            try:
+                if self.request("GET", "/health")[0] == 200:
+                    break
+            except OSError:
+                pass
+            time.sleep(0.025)
+        self.model = json.loads(self.request("GET", "/v1/models")[1])["data"][0]["id"]
+
+    def log(self):
+        return (pathlib.Path(self.folder.name) / "log").read_text()
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        self.process.terminate()
+        code = self.process.wait(120)
+        if code != 0:
+            raise RuntimeError(f"exit code {code}\n{self.log()[-3000:]}")
+
+    def resident(self):
+        """MiB."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def request(self, method, path, body=None, timeout=600):
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            c.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"})
+            r = c.getresponse()
+            return r.status, r.read().decode()
+        finally:
+            c.close()
+
+    def post(self, path, **body):
+        status, text = self.request("POST", path, body)
+        if status != 200:
+            raise RuntimeError(f"{path}: {status} {text}")
+        return json.loads(text)
+
+    def stream(self, path, **body):
+        """Seconds to the first event with text, and all data lines."""
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        begin = time.perf_counter()
+        c.request("POST", path, json.dumps({**body, "stream": True}), {"Content-Type": "application/json"})
+        r = c.getresponse()
+        if r.status != 200:
+            raise RuntimeError(f"{path}: {r.status} {r.read().decode()}")
+        first, lines = None, []
+        for line in r:
+            if line.startswith(b"data: "):
+                lines.append(line[6:].decode().strip())
+                if first is None and has_text(lines[-1]):
+                    first = time.perf_counter() - begin
+        c.close()
+        return first, lines
+
+
+def has_text(data):
+    if data == "[DONE]":
+        return False
+    j = json.loads(data)
+    if "choices" in j:
+        return bool(j["choices"]) and bool(j["choices"][0].get("text") or j["choices"][0].get("delta", {}).get("content"))
+    return bool(j.get("text") or j.get("delta"))
+
+
+def metric(server, name):
+    """Sum over the labels of a metric."""
+    total = 0.0
+    for line in server.request("GET", "/metrics")[1].splitlines():
+        if line.startswith(name + " ") or line.startswith(name + "{"):
+            total += float(line.rsplit(" ", 1)[1])
+    return total
