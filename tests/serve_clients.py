@@ -121,10 +121,12 @@ def responses(s):
     assert two.usage.input_tokens > one.usage.total_tokens - 2 and two.usage.input_tokens_details.cached_tokens >= one.usage.input_tokens
     again = c.responses.create(**ask)  # behind the first one once more: a fork
     assert again.output_text == two.output_text and again.id != two.id
-    with c.responses.stream(**ask) as stream:
-        assert stream.get_final_response().output_text == two.output_text
-    events = [e.type for e in c.responses.create(**ask, stream=True)]
-    assert events[0] == "response.created" and events[-1] in ("response.completed", "response.incomplete")
+    events = list(c.responses.create(**ask, stream=True))
+    assert events[0].type == "response.created" and events[-1].type == "response.incomplete"
+    assert events[-1].response.output_text == two.output_text and events[-1].response.incomplete_details.reason == "max_output_tokens"
+    stop = two.output_text[3:6]
+    with c.responses.stream(**{**ask, "extra_body": {"seed": 2, "stop": stop}}) as stream:
+        assert stream.get_final_response().output_text == two.output_text[:two.output_text.index(stop)]
 
 
 @check("openai: errors")

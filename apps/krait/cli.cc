@@ -74,9 +74,37 @@ Command& Command::choice(const std::string& names, std::string& target, const st
   return *this;
 }
 
-Command& Command::config(const std::string& names, const std::string& help) {
-  app_->set_config(names, "", help)->check(CLI::ExistingFile);
-  app_->allow_config_extras(CLI::config_extras_mode::error);
+namespace {
+
+constexpr const char* kConfig = "--config";
+
+// CLI11 reads files of options for the whole program only. What the command line gave wins.
+void read_config(CLI::App& app, const std::string& file) {
+  for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_file(file)) {
+    CLI::Option* option = item.parents.empty() ? app.get_option_no_throw("--" + item.name) : nullptr;
+    if (option == nullptr || !option->get_configurable())
+      fail_usage("[config] " + file + ": there is no option " + item.fullname());
+    if (!option->empty()) continue;
+    try {
+      if (option->get_expected_min() == 0) {
+        option->add_result(option->get_flag_value(item.name, CLI::ConfigTOML().to_flag(item)));
+      } else {
+        option->add_result(item.inputs);
+      }
+      option->run_callback();
+    } catch (const CLI::ParseError& e) {
+      fail_usage("[config] " + file + ": " + e.what());
+    }
+  }
+}
+
+}  // namespace
+
+Command& Command::config(const std::string& help) {
+  app_->add_option_function<std::string>(
+          kConfig, [](const std::string&) {}, help)
+      ->check(CLI::ExistingFile)
+      ->configurable(false);
   return *this;
 }
 
@@ -98,7 +126,12 @@ Command& Command::footer(const std::string& text) {
 
 void Command::run(std::function<int()> body) {
   // The exit code travels as CLI11's own way out of a callback.
-  app_->callback([body = std::move(body)] { throw CLI::RuntimeError(body()); });
+  app_->callback([app = app_, body = std::move(body)] {
+    if (const CLI::Option* config = app->get_option_no_throw(kConfig); config != nullptr && !config->empty()) {
+      read_config(*app, config->as<std::string>());
+    }
+    throw CLI::RuntimeError(body());
+  });
 }
 
 namespace {

@@ -29,8 +29,8 @@ class Command {
   Command& choice(const std::string& names, std::string& target, const std::vector<std::string>& of,
                   const std::string& help);
   Command& flag(const std::string& names, bool& target, const std::string& help);
-  // A file that gives options of this command by their long names.
-  Command& config(const std::string& names, const std::string& help);
+  // --config FILE: TOML that gives options of this command by their long names; the command line wins.
+  Command& config(const std::string& help);
   // An option that users of other programs look for and that makes no sense here: an error that says why. Not in
   // --help.
   Command& refuse(const std::string& names, const std::string& reason);

@@ -57,7 +57,7 @@ void add_serve_options(Command& c, ServeArgs& a) {
   c.choice("--log-level", a.log_level, {"debug", "info", "warning", "error"}, "least severity that is logged");
   c.option("--log-file", a.log_file, "log there instead of standard error; reopened on SIGHUP");
   c.flag("--log-prompts", a.log_prompts, "log what clients send, too");
-  c.config("--config", "file of options (TOML: host = \"127.0.0.1\"), overridden by the command line");
+  c.config("file of options (TOML: host = \"127.0.0.1\"), overridden by the command line");
   c.footer(
       "SIGTERM and SIGINT: no new requests, running answers end, conversations are kept. SIGHUP: keys, certificate and "
       "log "
