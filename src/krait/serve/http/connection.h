@@ -8,14 +8,11 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <boost/asio/ssl/stream.hpp>
@@ -23,15 +20,12 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <mutex>
-#include <set>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "krait/serve/http/answer.h"
+#include "krait/serve/http/loop.h"
 #include "krait/serve/http/request_parser.h"
 
 namespace krait::serve {
@@ -41,36 +35,6 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 class Connection;
-
-// An io_context run by one thread: what belongs to it needs no lock.
-struct Loop {
-  asio::io_context context{1};
-  std::set<Connection*> connections;  // that thread only
-  std::mutex mutex;
-  bool closed = false;  // under `mutex`: the thread has ended
-
-  // Runs `f` on the loop's thread; drops it if that has ended. Any thread.
-  void post(std::function<void()> f) {
-    const std::lock_guard lock(mutex);
-    if (closed) return;
-    asio::post(context, [this, f = std::move(f)] {
-      {
-        const std::lock_guard check(mutex);
-        if (closed) return;
-      }
-      f();
-    });
-  }
-};
-
-// Outlives every connection and every exchange.
-struct Core : ServerState {
-  std::vector<std::unique_ptr<Loop>> loops;
-  uint32_t id_base = 0;
-  std::atomic<uint64_t> ids = 0;
-
-  std::string new_id() { return "req_" + std::to_string(id_base) + "_" + std::to_string(++ids); }
-};
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:

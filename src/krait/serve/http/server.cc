@@ -4,6 +4,9 @@
 #include <openssl/ssl.h>
 #include <sys/resource.h>
 
+#ifdef __SANITIZE_THREAD__
+#define BOOST_ASIO_DISABLE_FENCED_BLOCK  // beside Asio's locks; g++ warns that ThreadSanitizer does not know fences
+#endif
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/ip/v6_only.hpp>
 #include <random>

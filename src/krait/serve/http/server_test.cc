@@ -2,8 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/tcp.h>
 
-#include <random>
 #include <string>
 #include <vector>
 
@@ -102,7 +102,7 @@ TEST_F(HttpServerTest, MalformedRequestsAreRefused) {
       {"GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
       {"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505},
       {"nonsense\r\n\r\n", 400},
-      {std::string("GET / HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n", 37), 400},
+      {"GET / HTTP/1.1\r\nHost: x\r\nA: b" + std::string(1, 0) + "c\r\n\r\n", 400},
       {"\x16\x03\x01\x02garbage of another protocol\r\n\r\n", 400},
   };
   for (const auto& [bytes, status] : cases) {
@@ -263,6 +263,48 @@ TEST_F(HttpServerTest, SeveralThreads) {
   EXPECT_EQ(good, 400);
 }
 
+// The server's end of a connection, found among this process's files.
+int other_end(const TestClient& c) {
+  sockaddr_in own{}, peer{};
+  socklen_t n = sizeof own;
+  getsockname(c.fd(), reinterpret_cast<sockaddr*>(&own), &n);
+  for (int fd = 3; fd < 1000; ++fd) {
+    n = sizeof peer;
+    if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &n) == 0 && peer.sin_port == own.sin_port) return fd;
+  }
+  return -1;
+}
+
+// A peer that vanished without a word cannot be made here; what notices it is an option of the socket.
+TEST_F(HttpServerTest, HalfOpenConnectionsAreProbedAndNothingIsDelayed) {
+  start();
+  TestClient c = client();
+  EXPECT_EQ(c.get("/").status, 200);
+  const int fd = other_end(c);
+  ASSERT_GE(fd, 0);
+  const auto option = [fd](int level, int name) {
+    int value = 0;
+    socklen_t n = sizeof value;
+    getsockopt(fd, level, name, &value, &n);
+    return value;
+  };
+  EXPECT_EQ(option(SOL_SOCKET, SO_KEEPALIVE), 1);
+  EXPECT_EQ(option(IPPROTO_TCP, TCP_KEEPIDLE), 30);
+  EXPECT_EQ(option(IPPROTO_TCP, TCP_USER_TIMEOUT), 30'000);
+  EXPECT_EQ(option(IPPROTO_TCP, TCP_NODELAY), 1);
+}
+
+TEST_F(HttpServerTest, AllAddressesOfBothKinds) {
+  HttpOptions options;
+  options.host = "::";
+  try {
+    start(options);
+  } catch (const Error& e) {
+    GTEST_SKIP() << e.what();
+  }
+  EXPECT_EQ(client().get("/").status, 200);  // by IPv4
+}
+
 TEST(HttpServer, WhatCannotBeListenedOnIsAnError) {
   HttpOptions options;
   options.port = 0;
@@ -274,97 +316,6 @@ TEST(HttpServer, WhatCannotBeListenedOnIsAnError) {
   EXPECT_THROW(HttpServer(options, nullptr), Error);
   options.host = "localhost";
   EXPECT_NE(HttpServer(options, nullptr).port(), 0);
-}
-
-// Requests with bytes changed, dropped, doubled and cut: an answer with a known status, or none; never the server's
-// end.
-void send_mutated(HttpServer& server, int count, uint32_t seed) {
-  const std::vector<std::string> seeds = {
-      "GET /v1/models?limit=3 HTTP/1.1\r\nHost: localhost:8080\r\nAuthorization: Bearer k\r\nAccept: */*\r\n\r\n",
-      "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"prompt\": "
-      "\"hi\"}",
-      "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nTrailer: 1\r\n\r\n",
-      "HEAD /%41%2fb HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /drop HTTP/1.1\r\nHost: x\r\n\r\n",
-      "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
-  };
-  const std::vector<std::string> words = {"\r\n",
-                                          "\r",
-                                          "\n",
-                                          "\r\n\r\n",
-                                          ":",
-                                          " ",
-                                          "\t",
-                                          "chunked",
-                                          "Content-Length: 7\r\n",
-                                          "%00",
-                                          "%2e%2e",
-                                          "/",
-                                          "\\",
-                                          "0",
-                                          "-1",
-                                          ",",
-                                          "HTTP/1.1",
-                                          "Host: y\r\n",
-                                          "fffff",
-                                          "Transfer-Encoding: chunked\r\n",
-                                          "Connection: close\r\n"};
-  std::mt19937 rng(seed);
-  const auto below = [&](size_t n) { return static_cast<size_t>(rng() % n); };
-  for (int i = 0; i < count; ++i) {
-    std::string bytes = seeds[below(seeds.size())];
-    for (size_t m = below(5); m-- > 0;) {
-      const size_t at = below(bytes.size());
-      switch (below(5)) {
-        case 0:
-          bytes[at] = static_cast<char>(rng());
-          break;
-        case 1:
-          bytes.erase(at, below(8));
-          break;
-        case 2:
-          bytes.insert(at, words[below(words.size())]);
-          break;
-        case 3:
-          bytes.insert(at, bytes.substr(below(bytes.size()), below(40)));
-          break;
-        default:
-          bytes.resize(std::max<size_t>(1, at));
-          break;
-      }
-      if (bytes.empty()) bytes = "\r\n";
-    }
-    TestClient c(server.port());
-    const size_t cut = below(bytes.size() + 1);  // in two parts
-    c.send(bytes.substr(0, cut));
-    c.send(bytes.substr(cut));
-    if (below(20) == 0) {
-      c.reset();
-      continue;
-    }
-    c.close_sending_side();
-    ASSERT_TRUE(c.wait_for_end(20'000)) << "seed " << seed << " request " << i << "\n" << bytes;
-    const std::string& got = c.buffered();
-    if (got.empty()) continue;
-    ASSERT_THAT(got.substr(0, 12), ::testing::AnyOf("HTTP/1.1 100", "HTTP/1.1 200", "HTTP/1.1 400", "HTTP/1.1 413",
-                                                    "HTTP/1.1 417", "HTTP/1.1 500", "HTTP/1.1 501", "HTTP/1.1 505"))
-        << "seed " << seed << " request " << i << "\n"
-        << bytes;
-  }
-}
-
-TEST_F(HttpServerTest, MutatedRequests) {
-  start();
-  send_mutated(*server_, 2000, 1);
-  EXPECT_EQ(client().get("/").status, 200);
-  EXPECT_TRUE(eventually([&] { return server_->stats().connections == 0; }));
-}
-
-// Minutes: --gtest_also_run_disabled_tests
-TEST_F(HttpServerTest, DISABLED_HundredThousandMutatedRequests) {
-  start();
-  send_mutated(*server_, 100'000, 2);
-  EXPECT_EQ(client().get("/").status, 200);
-  EXPECT_TRUE(eventually([&] { return server_->stats().connections == 0; }));
 }
 
 }  // namespace
