@@ -282,12 +282,9 @@ inline void Connection::call_handler() {
   HttpRequest request = parser_->take();
   parser_.reset();
   framing.head = request.method == "HEAD";
+  constexpr const char* kIdChars = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-";
   const std::string* id = request.header("x-request-id");
-  const auto is_sane = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '.' || c == '_' ||
-           c == '-';
-  };
-  if (id && !id->empty() && id->size() <= 128 && std::all_of(id->begin(), id->end(), is_sane)) {
+  if (id && !id->empty() && id->size() <= 128 && id->find_first_not_of(kIdChars) == id->npos) {
     request.id = *id;
   } else {
     request.id = core_->new_id();
@@ -296,7 +293,10 @@ inline void Connection::call_handler() {
   request.remote = remote_;
   Loop* loop = &loop_;
   answer_ = std::make_shared<Answer>(
-      core_, std::move(framing), [core = core_, loop](std::function<void()> f) { loop->post(std::move(f)); },
+      core_, std::move(framing),
+      [core = core_, loop](std::function<void()> f) {
+        if (!core->stopping) loop->post(std::move(f));  // else stop() could wait for ever on one who keeps posting
+      },
       [core = core_, loop, weak = weak_from_this()] {
         if (auto self = weak.lock()) loop->post([self] { self->wake(); });
       });

@@ -145,7 +145,7 @@ TEST_F(HttpServerTest, TimeLimits) {
   HttpOptions options;
   options.header_timeout = 100ms;
   options.body_timeout = 100ms;
-  options.idle_timeout = 300ms;
+  options.idle_timeout = 800ms;
   start(options);
   EXPECT_EQ(ask("GET / HTTP/1.1\r\nHo").status, 408);
   EXPECT_EQ(ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc").status, 408);

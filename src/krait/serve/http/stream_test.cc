@@ -170,7 +170,7 @@ TEST_F(HttpStreamTest, AReaderWhoseBacklogGrowsIsCutOffAndNobodyWaitsForIt) {
 
 TEST_F(HttpStreamTest, AReaderThatDoesNotReadIsCutOffInTime) {
   HttpOptions options;
-  options.write_timeout = 200ms;
+  options.write_timeout = 500ms;
   start(options);
   TestClient stuck = client(4096);
   stuck.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -185,7 +185,7 @@ TEST_F(HttpStreamTest, AReaderThatDoesNotReadIsCutOffInTime) {
   TestClient slow = client(4096);
   slow.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
   for (int i = 0; i < 10; ++i) {
-    std::this_thread::sleep_for(60ms);
+    std::this_thread::sleep_for(100ms);
     slow.receive(100);
   }
   EXPECT_TRUE(slow.reply(false, 60'000).complete);
