@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cstdio>
@@ -46,14 +45,6 @@ std::string model_name(const ServeArgs& a) {
 int64_t file_time(const std::string& path) {
   struct stat s{};
   return stat(path.c_str(), &s) == 0 ? s.st_mtim.tv_sec : 0;
-}
-
-// Every connection is a file; the soft limit of most systems is 1024.
-void raise_file_limit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 HttpOptions http_options(const ServeArgs& a) {
@@ -117,6 +108,7 @@ ServiceOptions service_options(const ServeArgs& a, const Session& s) {
   o.max_queue = a.queue;
   o.max_queue_per_tenant = a.queue_per_key;
   o.max_prompt_tokens = a.max_prompt;
+  o.max_tokens = a.max_answer;
   o.max_wait = seconds(a.max_wait);
   o.max_stall = a.max_stall;
   o.checkpoint_every = a.checkpoint_every;
@@ -135,6 +127,7 @@ ApiOptions api_options(const ServeArgs& a, const Session& s) {
   o.state_bytes = SlotStore::bytes_per_slot(s.model().state_specs());
   o.cors_origin = a.cors_origin;
   o.log_prompts = a.log_prompts;
+  o.max_tokens = a.max_answer;
   return o;
 }
 
@@ -153,11 +146,16 @@ std::unique_ptr<Store> redis_of(const ServeArgs& a) {
   return open_redis_store(o);
 }
 
-// A model without a template of its own takes its messages as paragraphs.
+// A model without a template of its own takes what the user says as a paragraph, and goes on from there: as in a chat
+// of `krait run`.
+constexpr const char* kParagraphs =
+    "{% for m in messages %}{% if m.role == 'user' and not loop.first %}{{ '\\n\\n' }}{% endif %}{{ m.content }}{% "
+    "endfor %}";
+
 std::unique_ptr<text::ChatTemplate> chat_of(const ServeArgs& a, const text::Tokenizer& t) {
   if (!a.chat_template.empty()) return text::choose_chat_template(t, a.chat_template);
   auto own = text::choose_chat_template(t);
-  return own ? std::move(own) : text::choose_chat_template(t, "plain");
+  return own ? std::move(own) : text::compile_chat_template(kParagraphs, "", "");
 }
 
 Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::logger> logger)
@@ -262,7 +260,6 @@ Session load(const ServeArgs& a, const sigset_t& signals) {
 }
 
 int run_serve(const ServeArgs& a) {
-  raise_file_limit();
   sigset_t signals;
   sigemptyset(&signals);
   for (const int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, s);

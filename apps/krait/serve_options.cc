@@ -36,6 +36,7 @@ void add_serve_options(Command& c, ServeArgs& a) {
   c.option("--queue-per-key", a.queue_per_key, "of one API key; 0: no limit of its own");
   c.option("--max-wait", a.max_wait, "seconds that a request may wait; beyond: 503");
   c.option("--max-prompt", a.max_prompt, "tokens of a prompt; beyond: 400");
+  c.option("--max-answer", a.max_answer, "tokens of an answer; beyond: 400");
   c.option("--max-stall", a.max_stall,
            "while answers are being written, prompts are read in pieces that keep the time between tokens below so "
            "many times "
@@ -73,6 +74,7 @@ void check_serve_options(const Command& c, ServeArgs& a) {
   in_range("--queue-per-key", a.queue_per_key, 0, 1'000'000);
   in_range("--max-wait", a.max_wait, 1, 86'400);
   in_range("--max-prompt", a.max_prompt, 1, 1'000'000'000);
+  in_range("--max-answer", a.max_answer, 1, 1'000'000'000);
   in_range("--checkpoint-every", a.checkpoint_every, 16, 1'000'000'000);
   in_range("--state-memory", a.state_memory_mib, 1, int64_t{1} << 30);
   in_range("--state-disk", a.state_disk_mib, 1, int64_t{1} << 30);

@@ -84,7 +84,7 @@ struct Api::Impl {
         {"GET /v1/states/{conversation_id}/file",
          [this](auto& r, auto& v, auto& k) { return export_state(context, r, id_of(v), k.tenant); }},
         {"POST /v1/states/{conversation_id}",
-         [this](auto& r, auto& v, auto& k) { return import_state(context, r, id_of(v), k.tenant); }},
+         [this](auto& r, auto& v, auto& k) { return import_state(context, r, v.at("conversation_id"), k.tenant); }},
         {"POST /v1/states/{conversation_id}/fork",
          [this](auto& r, auto& v, auto& k) { return fork_state(context, checked(r, "fork"), id_of(v), k.tenant); }},
         {"POST /v1/states/{conversation_id}/rewind",

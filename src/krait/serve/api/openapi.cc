@@ -91,7 +91,7 @@ json reference(const std::string& name) { return {{"$ref", "#/components/schemas
 json content_of(const std::string& answer, bool streams) {
   if (const auto it = kMedia.find(answer); it != kMedia.end()) return {{it->second, {{"schema", type("string")}}}};
   json content = {{"application/json", {{"schema", reference("answer_" + answer)}}}};
-  if (streams) content["text/event-stream"] = {{"schema", type("string")}};
+  if (streams) content["text/event-stream"] = json::object();
   return content;
 }
 
@@ -141,6 +141,7 @@ json operation(const Route& r) {
   errors.insert(errors.end(), {400, 405, 431, 500, 503});
   if (has_body) errors.insert(errors.end(), {408, 413, 415});
   if (r.guarded) errors.insert(errors.end(), {401, 429});
+  if (streams) errors.push_back(403);  // a priority that the key does not have
   for (const int status : errors) {
     op["responses"][std::to_string(status)] = {{"description", "an error"},
                                                {"content", {{"application/json", {{"schema", reference("error")}}}}}};

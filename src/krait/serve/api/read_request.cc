@@ -201,7 +201,7 @@ Asked read_request(Endpoint endpoint, const json& b, const KeyInfo& key, const C
   r.priority = static_cast<int>(integer(b, "priority", 0));
   if (r.priority > key.limits.priority && !key.tenant.empty()) {
     throw ServeError(
-        400, "invalid_value",
+        403, "priority_not_allowed",
         fmt::format("[request] 'priority' is {}, this key's highest is {}", r.priority, key.limits.priority),
         "priority");
   }

@@ -59,11 +59,10 @@ std::optional<Fault> check_type(const json& v, const json& type, const std::stri
 }
 
 std::optional<Fault> check_number(const json& v, const json& schema, const std::string& path) {
-  const double x = v.get<double>();
-  if (schema.contains("minimum") && x < schema["minimum"].get<double>()) {
+  if (schema.contains("minimum") && v < schema["minimum"]) {
     return Fault{path, "invalid_value", fmt::format("is {}, the least is {}", v.dump(), schema["minimum"].dump())};
   }
-  if (schema.contains("maximum") && x > schema["maximum"].get<double>()) {
+  if (schema.contains("maximum") && v > schema["maximum"]) {
     return Fault{path, "invalid_value", fmt::format("is {}, the most is {}", v.dump(), schema["maximum"].dump())};
   }
   return {};
@@ -91,6 +90,10 @@ std::optional<Fault> check_string(const json& v, const json& schema, const std::
 
 std::optional<Fault> check_array(const json& v, const json& schema, const std::string& path) {
   if (auto f = check_size(v.size(), schema, "minItems", "maxItems", "items", path)) return f;
+  if (schema.contains("contains") &&
+      std::ranges::all_of(v, [&](const json& one) { return check(one, schema["contains"], path).has_value(); })) {
+    return Fault{path, "invalid_value", fmt::format("wants an item that fits {}", schema["contains"].dump())};
+  }
   if (!schema.contains("items")) return {};
   for (size_t i = 0; i < v.size(); ++i) {
     if (auto f = check(v[i], schema["items"], fmt::format("{}[{}]", path, i))) return f;
@@ -162,7 +165,8 @@ void know_keywords(const json& schema) {
                                               "title",
                                               "description",
                                               "default",
-                                              "examples"};
+                                              "examples",
+                                              "contains"};
   for (const auto& [name, unused] : schema.items()) {
     if (!known.contains(name)) throw Error(ErrorCode::kInternal, "[schema] no such keyword: " + name);
   }

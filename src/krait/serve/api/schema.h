@@ -7,7 +7,7 @@
 namespace krait::serve {
 
 // Throws ServeError 400, naming the field and the rule that it breaks, unless `value` fits `schema`. Known: type (a
-// name or a list), enum, const, minimum, maximum, minLength, maxLength (characters), minItems, maxItems, items,
+// name or a list), enum, const, minimum, maximum, minLength, maxLength (characters), minItems, maxItems, items, contains,
 // properties, required, additionalProperties, propertyNames, minProperties, maxProperties, anyOf, if/then, not, pattern
 // (PCRE-free: the subset of std::regex ECMAScript). An unknown keyword of a schema is kInternal; annotations (title,
 // description, default, examples) are not.

@@ -84,7 +84,7 @@ void add_sampling(json& p, const ApiOptions& o, double temperature, double top_p
                      {"propertyNames", {{"maxLength", 10}, {"pattern", numbers_below(o.vocab)}}},
                      {"additionalProperties", {{"type", "number"}, {"minimum", -1000}, {"maximum", 1000}}},
                      {"description", "token id: added to its logit; -100 or less forbids the token"}};
-  p["seed"] = integer(0, int64_t{1} << 53,
+  p["seed"] = integer(0, (int64_t{1} << 53) - 1,
                       "the same request with the same seed gets the same answer, always; none: a random one");
   p["stop"] = stop_schema();
   p["ignore_eos"] = boolean("go on after the model's end-of-text token", false);
@@ -150,18 +150,28 @@ json completion_schema(const ApiOptions& o) {
   return only_when_streaming(object(std::move(p), {"model", "prompt"}));
 }
 
-json content_schema() {
-  const json part =
-      object({{"type", {{"type", "string"}, {"enum", {"text", "input_text", "output_text"}}}}, {"text", string(0, "")}},
-             {"type", "text"});
-  return {{"anyOf", json::array({string(0, "a text"), {{"type", "array"}, {"items", part}, {"maxItems", 64}}})}};
+json content_schema(size_t least) {
+  const json part = object(
+      {{"type", {{"type", "string"}, {"enum", {"text", "input_text", "output_text"}}}}, {"text", string(least, "")}},
+      {"type", "text"});
+  const json parts = {{"type", "array"}, {"items", part}, {"minItems", least}, {"maxItems", 64}};
+  return {{"anyOf", json::array({string(least, "a text"), parts})}};
 }
 
+json message_schema(json roles, size_t least) {
+  return object({{"role", {{"type", "string"}, {"enum", std::move(roles)}}}, {"content", content_schema(least)}},
+                {"role", "content"});
+}
+
+// There must be something that the user says.
 json messages_schema(const char* what) {
-  const json message = object({{"role", {{"type", "string"}, {"enum", {"system", "developer", "user", "assistant"}}}},
-                               {"content", content_schema()}},
-                              {"role", "content"});
-  return {{"type", "array"}, {"items", message}, {"minItems", 1}, {"maxItems", 100'000}, {"description", what}};
+  const json user = message_schema({"user"}, 1);
+  return {{"type", "array"},
+          {"items", {{"anyOf", json::array({user, message_schema({"system", "developer", "assistant"}, 0)})}}},
+          {"contains", {{"properties", {{"role", {{"const", "user"}}}}}, {"required", {"role"}}}},
+          {"minItems", 1},
+          {"maxItems", 100'000},
+          {"description", what}};
 }
 
 json chat_schema(const ApiOptions& o) {

@@ -84,6 +84,8 @@ HttpResponse export_state(ApiContext& c, const HttpRequest& r, const std::string
 }
 
 HttpResponse import_state(ApiContext& c, const HttpRequest& r, const std::string& id, const std::string& tenant) {
+  if (!is_id(id))
+    throw ServeError(400, "invalid_value", "[states] an id wants 1 to 128 of A-Za-z0-9_-", "conversation_id");
   const auto bytes = std::as_bytes(std::span(r.body.data(), r.body.size()));
   const auto state = std::make_shared<const State>(parse_state(bytes, "the request's body"));
   if (state->model_fingerprint != c.options.fingerprint) {

@@ -19,6 +19,12 @@
 namespace krait::serve {
 namespace {
 
+void check_turns(size_t there, size_t wanted) {
+  if (wanted <= there) return;
+  throw ServeError(404, "no_such_turn", fmt::format("[states] the conversation has {} turns, not {}", there, wanted),
+                   "turns");
+}
+
 using Key = std::pair<std::string, std::string>;  // tenant and id
 
 ServeError not_found() { return {404, "conversation_not_found", "there is no such conversation"}; }
@@ -440,10 +446,7 @@ Conversation Conversations::fork(const std::string& tenant, const std::string& i
     Transcript part;
     const Conversation& c = e.transcript.conversation;
     const size_t n = turns.value_or(c.turns.size());
-    if (n > c.turns.size()) {
-      throw ServeError(400, "invalid_value", fmt::format("the conversation has {} turns, not {}", c.turns.size(), n),
-                       "turns");
-    }
+    check_turns(c.turns.size(), n);
     base = e.base;
     std::vector<std::string> all;
     const auto add = [&](std::string record) {
@@ -471,10 +474,7 @@ Conversation Conversations::fork(const std::string& tenant, const std::string& i
 Conversation Conversations::rewind(const std::string& tenant, const std::string& id, size_t turns) {
   const auto h = impl_->hold(tenant, id, false);
   const Transcript before = h->transcript();
-  if (turns > before.turns()) {
-    throw ServeError(400, "invalid_value", fmt::format("the conversation has {} turns, not {}", before.turns(), turns),
-                     "turns");
-  }
+  check_turns(before.turns(), turns);
   if (turns == before.turns()) return before.conversation;
   h->append([&](const Transcript& last) { return last.rewind_record(turns, impl_->kept.now()); });
   impl_->forget_states(tenant, before, turns);
@@ -515,10 +515,7 @@ std::shared_ptr<const State> Conversations::state(const std::string& tenant, con
   return impl_->with(tenant, id, [&](const Entry& e) -> std::shared_ptr<const State> {
     const Transcript& t = e.transcript;
     const size_t n = turns.value_or(t.turns());
-    if (n > t.turns()) {
-      throw ServeError(400, "invalid_value", fmt::format("the conversation has {} turns, not {}", t.turns(), n),
-                       "turns");
-    }
+    check_turns(t.turns(), n);
     const PrefixHit hit = impl_->cache.find(tenant, t.ids_to(t.marks[n]), t.root);
     if (hit.state != nullptr && hit.length == t.marks[n].position) return hit.state;
     if (n == 0 && e.base != nullptr) return e.base;
