@@ -47,7 +47,7 @@ int64_t file_time(const std::string& path) {
   return stat(path.c_str(), &s) == 0 ? s.st_mtim.tv_sec : 0;
 }
 
-HttpOptions http_options(const ServeArgs& a) {
+HttpOptions http_options(const ServeArgs& a, std::shared_ptr<spdlog::logger> log) {
   HttpOptions o;
   o.host = a.host;
   o.port = static_cast<uint16_t>(a.port);
@@ -58,6 +58,9 @@ HttpOptions http_options(const ServeArgs& a) {
   o.max_connections = static_cast<int>(a.max_connections);
   o.heartbeat = seconds(a.heartbeat);
   o.error_body = http_error_body;
+  o.on_failure = [log = std::move(log)](const std::string& id, const std::string& what) {
+    log->warn("request={} error: {}", id, what);
+  };
   return o;
 }
 
@@ -84,7 +87,8 @@ struct Server {
 
 // What listens, from the beginning: until the model is loaded, everything is answered with 503.
 struct Front {
-  explicit Front(const ServeArgs& a) : http(http_options(a), [this](std::shared_ptr<Exchange> e) { handle(e); }) {}
+  Front(const ServeArgs& a, std::shared_ptr<spdlog::logger> log)
+      : http(http_options(a, std::move(log)), [this](std::shared_ptr<Exchange> e) { handle(e); }) {}
   ~Front() { http.stop(); }
 
   void handle(const std::shared_ptr<Exchange>& e) {
@@ -268,7 +272,7 @@ int run_serve(const ServeArgs& a) {
   log->flush_on(spdlog::level::info);
   open_log(*log, a.log_file, a.log_format);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // in all threads, which come now
-  Front front(a);
+  Front front(a, log);
   front.http.start();
   if (!a.port_file.empty()) io::write_file(a.port_file, fmt::format("{}\n", front.http.port()));
   const Session session = load(a, signals);
