@@ -29,9 +29,12 @@ class Redis:
                 time.sleep(0.05)
         raise RuntimeError("redis-server does not listen")
 
-    def stop(self):
-        self.process.terminate()
+    def stop(self, kill=False):
+        self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
         self.process.wait(30)
+
+    def hang(self, on):
+        self.process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
 
     @property
     def url(self):
@@ -48,24 +51,30 @@ class Server:
         self.start()
 
     def start(self):
+        self.launch()
+        self.wait()
+
+    def launch(self):
         self.starts += 1
-        port_file = pathlib.Path(self.folder.name) / f"port{self.starts}"
+        self.port_file = pathlib.Path(self.folder.name) / f"port{self.starts}"
         log = open(pathlib.Path(self.folder.name) / "log", "a")
-        self.process = subprocess.Popen([*self.command, "--port-file", str(port_file)], stderr=log)
-        for _ in range(1200):
-            if port_file.exists() and port_file.read_text():
-                break
+        self.process = subprocess.Popen([*self.command, "--port-file", str(self.port_file)], stderr=log)
+
+    def wait(self, patience=60):
+        """Until it serves."""
+        until = time.monotonic() + patience
+        while True:
             if self.process.poll() is not None:
                 raise RuntimeError("the server ended:\n" + self.log()[-3000:])
-            time.sleep(0.025)
-        self.port = int(port_file.read_text())
-        for _ in range(1200):
             try:
+                self.port = int(self.port_file.read_text() or 0)
                 if self.request("GET", "/health")[0] == 200:
                     break
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 pass
-            time.sleep(0.025)
+            if time.monotonic() > until:
+                raise RuntimeError("the server does not come up:\n" + self.log()[-3000:])
+            time.sleep(0.01)
         self.model = json.loads(self.request("GET", "/v1/models")[1])["data"][0]["id"]
 
     def log(self):
