@@ -1,5 +1,6 @@
 """A headless Chromium, driven over pipes by its DevTools protocol; needs nothing but the program `chromium`."""
 import base64
+import fcntl
 import json
 import os
 import pathlib
@@ -14,26 +15,20 @@ class BrowserError(Exception):
     pass
 
 
-def _join_pipes(commands, answers):
-    """In the child: 3 is what it reads, 4 what it writes."""
-    high = [os.dup(commands), os.dup(answers)]  # out of the way, should they be 3 and 4 themselves
-    high = [os.dup(f) if f < 5 else f for f in high]
-    os.dup2(high[0], 3)
-    os.dup2(high[1], 4)
-
-
 class Browser:
     def __init__(self, program="chromium"):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="krait-page-"))
         commands, self._out = os.pipe()
         self._in, answers = os.pipe()
+        high = [fcntl.fcntl(f, fcntl.F_DUPFD, 10) for f in (commands, answers)]  # out of the way of 3 and 4
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions", "--mute-audio",
                  "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars",
                  "--remote-debugging-pipe", f"--user-data-dir={self.folder / 'profile'}", "about:blank"]
-        self._process = subprocess.Popen([program, *flags], pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                         preexec_fn=lambda: _join_pipes(commands, answers))
-        os.close(commands)
-        os.close(answers)
+        joined = f'exec "$@" 3<&{high[0]} 4>&{high[1]}'  # what it reads and what it writes
+        self._process = subprocess.Popen(["bash", "-c", joined, "bash", program, *flags], pass_fds=high,
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for f in (commands, answers, *high):
+            os.close(f)
         self._rest, self._last_id, self._session = b"", 0, None
         self.events = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]

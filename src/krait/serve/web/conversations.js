@@ -54,7 +54,7 @@ async function refreshList() {
   showList();
   // Somebody else may have gone on with what is shown.
   const mine = listed.find((c) => c.conversation_id === current.id);
-  if (mine && current.exists && !current.running && mine.turns !== current.turns.length) await reopen(current.id);
+  if (mine && !current.running && mine.turns !== current.turns.length) await reopen(current.id);
 }
 
 function listEntry(id, title, facts) {

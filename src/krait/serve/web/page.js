@@ -13,7 +13,8 @@ function showComposer() {
   $('send').classList.toggle('stop', running);
   $('send').setAttribute('aria-disabled', String(!running && message.value.trim() === ''));
   $('main').classList.toggle('running', running);
-  for (const b of document.querySelectorAll('#turns .actions button')) b.disabled = running;
+  if (running) showProgress(current);
+  for (const b of document.querySelectorAll('#turns .actions button:not(.always)')) b.disabled = running;
 }
 
 function putMessage(text) {
@@ -24,7 +25,8 @@ function putMessage(text) {
 
 // The figures of an answer that is being written.
 function showProgress(conversation) {
-  const { view, begun, first, written, at } = conversation.running;
+  if (conversation !== current) return;
+  const { begun, first, written, at } = conversation.running;
   const now = performance.now();
   const words = [];
   if (conversation.running.broken) words.push('The connection broke off; taking the answer up again…');
@@ -34,15 +36,15 @@ function showProgress(conversation) {
     if (written > 1) words.push(`${((written - 1) / Math.max(now - at, 1) * 1e3).toFixed(1)} tokens/s`);
     words.push(`first after ${duration(first)}`);
   }
-  view.setFigures(words);
-  if (conversation === current) showFacts();
+  $('progress').textContent = words.join(' · ');
+  showFacts();
 }
 
 // What came of the answer: `id` of the response. The conversation has one turn more.
 function commit(conversation, text, id, result) {
   const { view } = conversation.running;
   figures.keep(id, result);
-  const turn = { response_id: id, user: text, assistant: view.answer.data + view.coming,
+  const turn = { response_id: id, user: text, assistant: view.text,
                  prompt_tokens: result.prompt - conversation.tokens, completion_tokens: result.written };
   const before = conversation.views.at(-1);
   if (before) before.offer(false);
@@ -97,7 +99,6 @@ async function send(text) {
   showComposer();
   goToEnd();
   announce('Waiting for the answer.');
-  showProgress(conversation);
   const timer = setInterval(() => showProgress(conversation), kLiveEvery);
   let said;
   try {

@@ -39,6 +39,9 @@ const figures = (() => {
   };
 })();
 
+// An answer to a message stands by itself: models often begin it with a space.
+const shownText = (text) => (server.chat ? text.trimStart() : text);
+
 class TurnView {
   // `number` from 1.
   constructor(number, userText) {
@@ -57,17 +60,19 @@ class TurnView {
     this.figures = part('.figures');
     this.actions = part('.actions');
     this.actions.setAttribute('aria-label', `Turn ${number}`);
-    this.coming = '';
+    this.text = '';    // of the answer
+    this.coming = '';  // of it: not in the document yet
   }
 
   // Pieces of the answer are put in once a frame.
   append(text) {
     if (this.coming === '') requestAnimationFrame(() => this.flush());
     this.coming += text;
+    this.text += text;
   }
   flush() {
     if (this.coming === '') return;
-    this.answer.appendData(this.coming);
+    this.answer.appendData(this.answer.length === 0 ? shownText(this.coming) : this.coming);
     this.coming = '';
     follow();
   }
@@ -84,16 +89,16 @@ class TurnView {
     this.problem.classList.toggle('harmless', harmless);
     this.problem.hidden = text === '';
   }
-  // {text, label, act}: the label names the turn, for those who hear it.
+  // {text, label, act}: the label names the turn, for those who hear it. `always`: also while an answer is written.
   setActions(actions) {
-    this.actions.replaceChildren(...actions.map((a) => button('quiet', a.text, a.label, a.act)));
+    this.actions.replaceChildren(...actions.map((a) => button(a.always ? 'quiet always' : 'quiet', a.text, a.label, a.act)));
   }
 
   // A turn that the server keeps.
   complete(turn, isLast) {
     this.flush();
     this.setBusy(false);
-    if (this.answer.data !== turn.assistant) this.answer.data = turn.assistant;
+    if (this.answer.data !== shownText(turn.assistant)) this.answer.data = shownText(turn.assistant);
     this.root.classList.toggle('empty', turn.assistant === '');
     this.setProblem('');
     const f = figures.of(turn.response_id);
@@ -104,7 +109,7 @@ class TurnView {
   offer(isLast) {
     const n = this.number;
     const actions = [
-      { text: 'Copy', label: `Copy the answer of turn ${n}`, act: () => copyText(this.answer.data) },
+      { text: 'Copy', label: `Copy the answer of turn ${n}`, act: () => copyText(this.answer.data), always: true },
       { text: 'Edit', label: `Edit turn ${n}`, act: () => editTurn(n) },
       { text: 'Fork', label: `Fork after turn ${n}`, act: () => forkAfter(n) },
     ];
@@ -196,7 +201,7 @@ function showSurroundings(conversation) {
       `This conversation goes on from an imported state that has read ${counted(conversation.tokens, 'token')}. ` +
       'Their text is not part of a state, so it is not shown.';
   } else {
-    $('welcome-text').textContent = (server.chat ? 'Ask something.' : 'Begin a text, and the model goes on with it.') +
+    $('welcome-text').textContent = (server.chat ? 'Write something to begin.' : 'Begin a text, and the model goes on with it.') +
       ` All that it remembers of a conversation is a state of ${bytes(server.state_bytes)}, however long it becomes.`;
   }
 }
