@@ -2,6 +2,7 @@
 // ---- The page: the message box, answers as they come, and what starts it all.
 
 const server = { model: '', chat: false, state_bytes: 0 };
+const kMostSpoken = 2000;  // characters of an answer that a screen reader is given at once
 const kLiveEvery = 250;  // ms between updates of the figures while an answer is written
 
 function showComposer() {
@@ -103,7 +104,8 @@ async function send(text) {
   let said;
   try {
     const turn = await answer(conversation, text);
-    said = turn.assistant.length > 2000 ? turn.assistant.slice(0, 2000) + '… The rest is in the conversation.' : turn.assistant;
+    said = shownText(turn.assistant);
+    if (said.length > kMostSpoken) said = said.slice(0, kMostSpoken) + '… The rest is in the conversation.';
     said = `Answer: ${said || 'empty.'}`;
   } catch (e) {
     said = abort.signal.aborted ? 'Stopped. The server keeps whole turns only: this one is not part of the conversation.' : e.message;
