@@ -162,6 +162,12 @@ std::unique_ptr<text::ChatTemplate> chat_of(const ServeArgs& a, const text::Toke
   return own ? std::move(own) : text::compile_chat_template(kParagraphs, "", "");
 }
 
+ServiceProbe probe_of(Metrics& metrics, spdlog::logger& log) {
+  ServiceProbe p = metrics.probe();
+  p.fault = [&log](const std::string& id, const std::string& what) { log.warn("id={} error: {}", id, what); };
+  return p;
+}
+
 Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::logger> logger)
     : args(a),
       log(std::move(logger)),
@@ -175,7 +181,7 @@ Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::log
       metrics(model_name(a), KRAIT_VERSION),
       keys(all_keys(a), real_clock()),
       service(s.model(), *s.tokenizer, chat.get(), cache, conversations, real_clock(), service_options(a, s),
-              metrics.probe()),
+              probe_of(metrics, *log)),
       streams(size_t{64} << 20, seconds(600), real_clock()),
       workers(2),
       context{.options = api_options(a, s),

@@ -15,19 +15,20 @@ constexpr int kClientGone = 499;  // as nginx logs it; nobody reads it
 // What hears of one of the request's prompts.
 class Call::Part : public Listener {
  public:
-  Part(std::shared_ptr<Call> call, size_t index) : call_(std::move(call)), index_(index) {}
+  Part(std::shared_ptr<Call> call, int run, size_t index) : call_(std::move(call)), run_(run), index_(index) {}
 
-  void started(const Usage& usage) override { call_->hear(Began{usage}); }
+  void started(const Usage& usage) override { call_->hear({run_, Began{usage}}); }
   void delta(const Delta& d) override {
     Delta mine = d;
     mine.choice += static_cast<int64_t>(index_) * call_->asked_->requests[0].n;
-    call_->hear(std::move(mine));
+    call_->hear({run_, std::move(mine)});
   }
-  void done(const Answer& a) override { call_->hear(Ended{index_, a}); }
-  void failed(const ServeError& e) override { call_->hear(Failed{e}); }
+  void done(const Answer& a) override { call_->hear({run_, Ended{index_, a}}); }
+  void failed(const ServeError& e) override { call_->hear({run_, Failed{e}}); }
 
  private:
   std::shared_ptr<Call> call_;
+  int run_;
   size_t index_;
 };
 
@@ -54,7 +55,7 @@ void Call::start(const std::shared_ptr<Exchange>& exchange, size_t from) {
     record_->call = weak_from_this();
   }
   watch(exchange);
-  context_.workers.post([self = shared_from_this()] { self->submit(); });
+  context_.workers.post([self = shared_from_this()] { self->submit(0); });
 }
 
 bool Call::attach(const std::shared_ptr<Exchange>& exchange, size_t from) {
@@ -76,20 +77,20 @@ void Call::watch(const std::shared_ptr<Exchange>& exchange) {
   });
 }
 
-void Call::submit() {
+void Call::submit(int run) {
   for (size_t i = 0; i < asked_->requests.size(); ++i) {
     try {
       const int64_t ticket =
-          context_.service.submit(asked_->requests[i], std::make_shared<Part>(shared_from_this(), i));
+          context_.service.submit(asked_->requests[i], std::make_shared<Part>(shared_from_this(), run, i));
       bool late = false;
       {
         const std::lock_guard lock(inbox_mutex_);
         tickets_.push_back(ticket);
-        late = cancelled_;
+        late = cancelled_ || run != run_;
       }
       if (late) context_.service.cancel(ticket);
     } catch (...) {
-      return hear(Failed{current_serve_error()});
+      return hear({run, Failed{current_serve_error()}});
     }
   }
 }
@@ -113,9 +114,9 @@ void Call::reader_gone() {
   cancel_all();
 }
 
-void Call::hear(Heard what) {
+void Call::hear(Heard heard) {
   const std::lock_guard lock(inbox_mutex_);
-  inbox_.push_back(std::move(what));
+  inbox_.push_back(std::move(heard));
   if (std::exchange(scheduled_, true)) return;
   first_->post([self = shared_from_this()] { self->work(); });
 }
@@ -123,33 +124,51 @@ void Call::hear(Heard what) {
 void Call::work() {
   const std::lock_guard lock(mutex_);
   while (true) {
-    Heard what = Began{};
+    Heard heard{0, Began{}};
     {
       const std::lock_guard inbox(inbox_mutex_);
       if (inbox_.empty()) {
         scheduled_ = false;
         break;
       }
-      what = std::move(inbox_.front());
+      heard = std::move(inbox_.front());
       inbox_.pop_front();
     }
-    if (!over_) handle(std::move(what));
+    if (!over_ && heard.run == run_) handle(std::move(heard));
   }
   if (asked_->stream && begun_) send_events();
   if (over_) end_streams();
 }
 
-void Call::handle(Heard what) {
-  if (auto* began = std::get_if<Began>(&what)) {
+void Call::handle(Heard heard) {
+  if (auto* began = std::get_if<Began>(&heard.what)) {
     if (!std::exchange(begun_, true)) dialect_->begin(began->usage, emit_);
-  } else if (auto* delta = std::get_if<Delta>(&what)) {
+  } else if (auto* delta = std::get_if<Delta>(&heard.what)) {
     begun_ = true;
     dialect_->delta(*delta, emit_);
-  } else if (auto* ended = std::get_if<Ended>(&what)) {
+  } else if (auto* ended = std::get_if<Ended>(&heard.what)) {
     on_ended(std::move(*ended));
   } else {
-    on_failed(std::get<Failed>(what).error);
+    on_failed(std::get<Failed>(heard.what).error);
   }
+}
+
+// A reader came back while the call was being cancelled because nobody read: from the beginning, then. Events that were
+// sent before are not sent again.
+void Call::restart() {
+  int run = 0;
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    cancelled_ = false;
+    tickets_.clear();
+    run = ++run_;
+  }
+  dialect_ = make_dialect(*asked_, context_);
+  answers_.assign(answers_.size(), std::nullopt);
+  open_parts_ = answers_.size();
+  emitted_ = 0;
+  begun_ = false;
+  context_.workers.post([self = shared_from_this(), run] { self->submit(run); });
 }
 
 void Call::on_ended(Ended e) {
@@ -169,6 +188,7 @@ void Call::on_ended(Ended e) {
 }
 
 void Call::on_failed(const ServeError& e) {
+  if (e.status() == kClientGone && !readers_.empty()) return restart();
   const bool stream_begun = asked_->stream && begun_;
   if (stream_begun && e.status() != kClientGone) {
     add_event("error", dump(error_json(e)));

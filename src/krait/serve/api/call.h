@@ -1,5 +1,6 @@
 // Call: one request of a client on its way: submitted, heard, worded, sent; cancelled if the client goes.
 #pragma once
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -20,7 +21,7 @@ class Call : public std::enable_shared_from_this<Call> {
 
   // Submits on a worker; everything else follows from the service's calls. `from`: the first event that is wanted.
   void start(const std::shared_ptr<Exchange>& exchange, size_t from = 0);
-  // One more reader of a stream. False: the call is over.
+  // One more reader of a stream, even if the call is just being cancelled: it then runs once more. False: it is over.
   bool attach(const std::shared_ptr<Exchange>& exchange, size_t from);
 
  private:
@@ -35,17 +36,21 @@ class Call : public std::enable_shared_from_this<Call> {
     size_t part;
     Answer answer;
   };
-  using Heard = std::variant<Began, Delta, Ended, Failed>;
+  struct Heard {
+    int run;  // of the call: what an earlier one still says is not listened to
+    std::variant<Began, Delta, Ended, Failed> what;
+  };
   struct Reader {
     std::shared_ptr<Exchange> exchange;
     size_t next = 0;  // event
     bool begun = false;
   };
 
-  void submit();
-  void hear(Heard what);  // from any thread
-  void work();            // on an IO thread
-  void handle(Heard what);
+  void submit(int run);
+  void hear(Heard heard);  // from any thread
+  void work();             // on an IO thread
+  void handle(Heard heard);
+  void restart();
   void on_ended(Ended e);
   void on_failed(const ServeError& e);
   void finish(int status, const Answer* answer);
@@ -64,7 +69,8 @@ class Call : public std::enable_shared_from_this<Call> {
   std::shared_ptr<StreamRecord> record_;
   std::shared_ptr<Exchange> first_;  // whose IO thread does the work
 
-  std::mutex inbox_mutex_;  // of the three below
+  std::atomic<int> run_ = 0;
+  std::mutex inbox_mutex_;  // of the four below
   std::deque<Heard> inbox_;
   bool scheduled_ = false, cancelled_ = false;
   std::vector<int64_t> tickets_;

@@ -1,0 +1,204 @@
+// `krait serve` as its clients see it: the program itself, over sockets, with the shipped model.
+#include "krait/io/test_folder.h"
+#include "krait/serve/http/test_client.h"
+#include "tests/cli_harness.h"
+
+namespace krait::test {
+namespace {
+
+using serve::testing::Reply;
+using serve::testing::TestClient;
+
+constexpr const char* kKey = "a-key-for-this-test";
+constexpr const char* kOther = "a-key-of-somebody-else";
+
+// A running server; every call on a connection of its own.
+class Program {
+ public:
+  explicit Program(Args options) {
+    const fs::path file = fs::temp_directory_path() / ("krait-serve-port-" + std::to_string(getpid()));
+    fs::remove(file);
+    Args args = {"serve", "--port", "0", "--port-file", file.string()};
+    args.insert(args.end(), options.begin(), options.end());
+    child_ = std::make_unique<Child>(args, "");
+    for (int i = 0; i < 1200 && read_all(file).empty(); ++i) usleep(25'000);
+    port_ = static_cast<uint16_t>(std::stoi(read_all(file)));
+    for (int i = 0; i < 1200 && get("/health").status != 200; ++i) usleep(25'000);
+  }
+
+  Reply get(const std::string& path, const std::string& key = kKey, const std::string& headers = "") {
+    return TestClient(port_).get(path, authorization(key) + headers);
+  }
+  Reply send(const std::string& method, const std::string& path, const std::string& body, const std::string& key = kKey,
+             const std::string& type = "application/json") {
+    TestClient c(port_);
+    c.send(method + " " + path + " HTTP/1.1\r\nHost: test\r\n" + authorization(key) + "Content-Type: " + type +
+           "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    return c.reply();
+  }
+  json post(const std::string& path, const json& body) {
+    const Reply r = send("POST", path, body.dump());
+    EXPECT_EQ(r.status, 200) << r.body;
+    return json::parse(r.body);
+  }
+  TestClient connect() const { return TestClient(port_); }
+  static std::string authorization(const std::string& key) {
+    return key.empty() ? "" : "Authorization: Bearer " + key + "\r\n";
+  }
+
+  void kill(int signal) { child_->kill(signal); }
+  Finished wait() { return child_->wait(); }
+  Finished end() {
+    kill(SIGTERM);
+    return wait();
+  }
+
+ private:
+  std::unique_ptr<Child> child_;
+  uint16_t port_ = 0;
+};
+
+std::string error_code(const Reply& r) { return json::parse(r.body)["error"]["code"]; }
+
+const json kAsk = {{"prompt", "It was a dark night"}, {"max_tokens", 12}, {"seed", 1}};
+
+json with(json body, const json& more) {
+  body.update(more);
+  return body;
+}
+
+TEST(ServeProgram, AnswersAreTheSameAloneInAConversationAndStreamed) {
+  Program server({"--api-key", kKey});
+  const json one = server.post("/generate", kAsk);
+  EXPECT_EQ(one["tokens_generated"], 12);
+  EXPECT_EQ(server.post("/generate", kAsk)["text"], one["text"]);
+  const Reply stream = server.send("POST", "/generate", with(kAsk, {{"stream", true}}).dump());
+  std::string text;
+  std::istringstream lines(stream.body);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with("data: ")) continue;
+    const json event = json::parse(line.substr(6));
+    if (!event.contains("tokens_generated")) text += event["text"];
+  }
+  EXPECT_EQ(text, one["text"]);
+  const Finished f = server.end();
+  EXPECT_EQ(f.code, 0);
+  EXPECT_EQ(f.err.find(kKey), std::string::npos);
+  EXPECT_EQ(f.err.find("dark night"), std::string::npos);
+}
+
+// The events after the one that a client saw last; what was not written when it went is written then.
+TEST(ServeProgram, BrokenStreamsGoOn) {
+  Program server({"--api-key", kKey});
+  const json ask = {{"prompt", "It was"}, {"max_tokens", 300}, {"seed", 2}, {"ignore_eos", true}};
+  const std::string whole = server.post("/generate", ask)["text"];
+  const std::string body = with(ask, {{"stream", true}}).dump();
+  std::string begin;
+  {
+    TestClient c = server.connect();
+    c.send("POST /generate HTTP/1.1\r\nHost: test\r\n" + Program::authorization(kKey) +
+           "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    ASSERT_TRUE(c.wait_for(":1\n"));
+    begin = c.buffered();
+  }
+  const size_t at = begin.find("\nid: ") + 5;
+  const std::string id = begin.substr(at, begin.find(":0\n", at) - at);
+  const Reply rest = server.get("/v1/streams/" + id, kKey, "Last-Event-ID: " + id + ":0\r\n");
+  ASSERT_EQ(rest.status, 200) << rest.body;
+  EXPECT_EQ(rest.body.find("id: " + id + ":0\n"), std::string::npos);
+  EXPECT_NE(rest.body.find("id: " + id + ":1\n"), std::string::npos);
+  const size_t done = rest.body.find("event: done\ndata: ");
+  ASSERT_NE(done, std::string::npos);
+  const std::string last = rest.body.substr(done + 18);
+  EXPECT_EQ(json::parse(last.substr(0, last.find('\n')))["text"], whole);
+  EXPECT_EQ(server.get("/v1/streams/" + id, kOther).status, 401);
+  EXPECT_EQ(server.get("/v1/streams/" + id, kKey, "Last-Event-ID: other:0\r\n").status, 400);
+  server.end();
+}
+
+TEST(ServeProgram, ConversationsOutliveTheProgram) {
+  const io::TestFolder folder;
+  const Args options = {"--api-key", kKey, "--state-dir", folder.path().string()};
+  const json next = with(kAsk, {{"prompt", " And then"}, {"conversation_id", "c"}});
+  json first, second;
+  {
+    Program server(options);
+    first = server.post("/generate", with(kAsk, {{"conversation_id", "c"}}));
+    second = server.post("/generate", next);
+    server.post("/v1/states/c/rewind", {{"turns", 1}});
+    server.kill(SIGKILL);
+    server.wait();
+  }
+  Program server(options);
+  EXPECT_EQ(server.post("/generate", next)["text"], second["text"]);
+  const json c = json::parse(server.get("/v1/states/c").body);
+  ASSERT_EQ(c["turns"], 2);
+  EXPECT_EQ(c["history"][0]["assistant"], first["text"]);
+  server.end();
+}
+
+TEST(ServeProgram, ForksExportsAndImports) {
+  Program server({"--api-key", kKey});
+  const json next = with(kAsk, {{"prompt", " And then"}});
+  server.post("/generate", with(kAsk, {{"conversation_id", "a"}}));
+  const json fork = server.post("/v1/states/a/fork", {{"conversation_id", "b"}});
+  EXPECT_EQ(fork["turns"], 1);
+  const Reply file = server.get("/v1/states/a/file");
+  EXPECT_EQ(file.headers.at("content-type"), "application/octet-stream");
+  EXPECT_EQ(server.send("POST", "/v1/states/c", file.body, kKey, "application/octet-stream").status, 200);
+  const json here = server.post("/generate", with(next, {{"conversation_id", "a"}}));
+  EXPECT_EQ(server.post("/generate", with(next, {{"conversation_id", "b"}}))["text"], here["text"]);
+  EXPECT_EQ(server.post("/generate", with(next, {{"conversation_id", "c"}}))["text"], here["text"]);
+  EXPECT_EQ(server.send("POST", "/v1/states/d", file.body.substr(0, 500), kKey, "application/octet-stream").status,
+            400);
+  EXPECT_EQ(server.send("DELETE", "/v1/states/a", "").status, 200);
+  EXPECT_EQ(server.get("/v1/states/a").status, 404);
+  server.end();
+}
+
+TEST(ServeProgram, KeysAreWantedAndApart) {
+  Program server({"--api-key", kKey, "--api-key", kOther});
+  server.post("/generate", with(kAsk, {{"conversation_id", "mine"}}));
+  EXPECT_EQ(server.get("/v1/states", "").status, 401);
+  EXPECT_EQ(server.get("/v1/states", "not-a-key-of-this-server").status, 401);
+  for (const std::string path : {"/v1/states/mine", "/v1/states/mine/file"})
+    EXPECT_EQ(server.get(path, kOther).status, 404);
+  EXPECT_EQ(server.send("POST", "/v1/states/mine/fork", "{}", kOther).status, 404);
+  EXPECT_EQ(server.send("DELETE", "/v1/states/mine", "", kOther).status, 404);
+  EXPECT_EQ(json::parse(server.get("/v1/states", kOther).body)["data"].size(), 0U);
+  server.end();
+}
+
+TEST(ServeProgram, ErrorsSayWhatIsWrong) {
+  Program server({"--api-key", kKey});
+  const auto status = [&](const std::string& path, const std::string& body) {
+    return server.send("POST", path, body).status;
+  };
+  EXPECT_EQ(error_code(server.send("POST", "/generate", R"({"prompt": "x", "temprature": 1})")), "unknown_parameter");
+  EXPECT_EQ(status("/generate", "{"), 400);
+  EXPECT_EQ(status("/generate", R"({"prompt": "x", "max_tokens": -1})"), 400);
+  EXPECT_EQ(status("/v1/responses", with({{"model", "m"}}, {{"input", "x"}}).dump()), 400);
+  EXPECT_EQ(server.send("POST", "/generate", "prompt=x", kKey, "application/x-www-form-urlencoded").status, 415);
+  const Reply wrong = server.send("PUT", "/generate", "{}");
+  EXPECT_EQ(wrong.status, 405);
+  EXPECT_EQ(wrong.headers.at("allow"), "POST");
+  EXPECT_EQ(server.get("/nothing").status, 404);
+  server.end();
+}
+
+TEST(ServeProgram, WhatMakesNoSenseIsRefusedAtTheStart) {
+  EXPECT_EQ(krait({"serve", "--host", "0.0.0.0"}).code, 2);
+  EXPECT_EQ(krait({"serve", "--api-key", "short"}).code, 2);
+  EXPECT_EQ(krait({"serve", "--tls-cert", "x"}).code, 2);
+  EXPECT_EQ(krait({"serve", "--state-disk", "5"}).code, 2);
+  EXPECT_EQ(krait({"serve", "/nonexistent", "--port", "0"}).code, 1);
+  const io::TestFolder folder;
+  const fs::path file = folder.path() / "krait.toml";
+  std::ofstream(file) << "slotz = 3\n";
+  const Finished f = krait({"serve", "--config", file.string()});
+  EXPECT_EQ(f.code, 2);
+  EXPECT_NE(f.err.find("slotz"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace krait::test
