@@ -16,6 +16,7 @@
 #include "krait/serve/api/api.h"
 #include "krait/serve/cache/disk_store.h"
 #include "krait/serve/cache/redis_store.h"
+#include "krait/serve/cache/state_key.h"
 #include "serve_log.h"
 #include "serve_options.h"
 #include "terminal.h"
@@ -81,8 +82,6 @@ struct Server {
   Workers workers;
   ApiContext context;
   Api api;
-
-  void sweep();
 };
 
 // What listens, from the beginning: until the model is loaded, everything is answered with 503.
@@ -168,13 +167,21 @@ ServiceProbe probe_of(Metrics& metrics, spdlog::logger& log) {
   return p;
 }
 
+// What the memory has no room for goes to a store, if there is one.
+PrefixCacheOptions cache_options(const ServeArgs& a, Store* slower) {
+  PrefixCacheOptions o;
+  o.max_bytes = a.state_memory_mib << 20;
+  o.ttl = seconds(a.state_ttl);
+  if (slower != nullptr) spill_to(o, *slower, o.ttl);
+  return o;
+}
+
 Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::logger> logger)
     : args(a),
       log(std::move(logger)),
       disk(disk_of(a)),
       redis(redis_of(a)),
-      cache({.max_bytes = a.state_memory_mib << 20, .ttl = seconds(a.state_ttl), .spill = {}, .fetch = {}},
-            real_clock()),
+      cache(cache_options(a, disk ? disk.get() : redis.get()), real_clock()),
       conversations({.ttl = seconds(a.state_ttl), .model = s.model().fingerprint()}, cache, disk.get(), redis.get(),
                     real_clock()),
       chat(chat_of(a, *s.tokenizer)),
@@ -200,17 +207,6 @@ Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::log
               .redis = redis.get()},
       api(context) {}
 
-// What is too old goes.
-void Server::sweep() {
-  try {
-    cache.expire();
-    conversations.expire();
-    if (disk) disk->expire();
-  } catch (const std::exception& e) {
-    log->warn("expiry: {}", e.what());
-  }
-}
-
 // What SIGHUP asks for. A file that is wrong leaves everything as it was.
 void reload(Server& server, Front& front) {
   const ServeArgs& a = server.args;
@@ -226,16 +222,10 @@ void reload(Server& server, Front& front) {
 
 // Until SIGINT or SIGTERM, which are blocked in all threads.
 void wait_for_end(Server& server, Front& front, const sigset_t& signals) {
-  constexpr seconds kSweep{30};
-  auto last_sweep = real_clock().steady();
   while (true) {
-    const timespec second{1, 0};
-    const int got = sigtimedwait(&signals, nullptr, &second);
+    const int got = sigwaitinfo(&signals, nullptr);
     if (got == SIGHUP) reload(server, front);
     if (got == SIGINT || got == SIGTERM) return;
-    if (real_clock().steady() - last_sweep < kSweep) continue;
-    last_sweep = real_clock().steady();
-    server.workers.post([&server] { server.sweep(); });
   }
 }
 

@@ -12,6 +12,7 @@
 #include "krait/serve/api/schema.h"
 #include "krait/serve/api/schemas.h"
 #include "krait/serve/api/states_routes.h"
+#include "krait/serve/cache/state_key.h"
 #include "krait/serve/web/page.h"
 
 namespace krait::serve {

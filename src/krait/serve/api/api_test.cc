@@ -9,8 +9,8 @@
 #include "krait/serve/api/read_request.h"
 #include "krait/serve/api/schema.h"
 #include "krait/serve/api/schemas.h"
-#include "krait/serve/api/states_routes.h"
 #include "krait/serve/api/stream_log.h"
+#include "krait/serve/cache/state_key.h"
 
 namespace krait::serve {
 namespace {

@@ -6,6 +6,7 @@
 
 #include "krait/core/error.h"
 #include "krait/serve/api/dialect.h"
+#include "krait/serve/cache/state_key.h"
 
 namespace krait::serve {
 namespace {
@@ -53,11 +54,6 @@ std::optional<int64_t> query_number(const HttpRequest& r, const std::string& nam
 
 }  // namespace
 
-bool is_id(const std::string& id) {
-  return !id.empty() && id.size() <= 128 &&
-         id.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
-}
-
 HttpResponse list_states(ApiContext& c, const HttpRequest& r, const std::string& tenant) {
   const int64_t limit = query_number(r, "limit", 1, kMostListed).value_or(kListed);
   json list = json::array();
@@ -84,8 +80,7 @@ HttpResponse export_state(ApiContext& c, const HttpRequest& r, const std::string
 }
 
 HttpResponse import_state(ApiContext& c, const HttpRequest& r, const std::string& id, const std::string& tenant) {
-  if (!is_id(id))
-    throw ServeError(400, "invalid_value", "[states] an id wants 1 to 128 of A-Za-z0-9_-", "conversation_id");
+  check_id(id, "conversation_id");
   const auto bytes = std::as_bytes(std::span(r.body.data(), r.body.size()));
   const auto state = std::make_shared<const State>(parse_state(bytes, "the request's body"));
   if (state->model_fingerprint != c.options.fingerprint) {

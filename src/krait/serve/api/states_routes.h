@@ -8,9 +8,6 @@
 
 namespace krait::serve {
 
-// 1 to 128 of [A-Za-z0-9_-].
-bool is_id(const std::string& id);
-
 HttpResponse list_states(ApiContext&, const HttpRequest&, const std::string& tenant);  // ?limit=N
 HttpResponse get_state(ApiContext&, const std::string& id, const std::string& tenant);
 HttpResponse delete_state(ApiContext&, const std::string& id, const std::string& tenant);
