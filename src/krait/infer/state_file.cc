@@ -154,9 +154,9 @@ class Reader {
     for (const std::byte b : take((kAlignment - at_ % kAlignment) % kAlignment)) {
       if (b != std::byte{0}) fail("padding that is not zero");
     }
-    const auto n = static_cast<uint64_t>(shape.numel());
-    if (n > all_.size() / static_cast<uint64_t>(size_of(dtype))) fail("a tensor of " + shape.str());
-    const auto part = take(n * static_cast<uint64_t>(size_of(dtype)));
+    uint64_t bytes = 0;
+    if (__builtin_mul_overflow(shape.numel(), size_of(dtype), &bytes)) fail("a tensor of " + shape.str());
+    const auto part = take(bytes);
     Tensor t = Tensor::empty(shape, dtype);
     if (!part.empty()) std::memcpy(t.bytes(), part.data(), part.size());
     return t;

@@ -8,6 +8,7 @@
 
 #include "krait/core/error.h"
 #include "krait/io/gguf.h"
+#include "krait/io/problems.h"
 #include "krait/models/gguf_names.h"
 #include "krait/models/param_store.h"
 
@@ -97,13 +98,14 @@ ActivationStats ActivationStats::load(const std::filesystem::path& path, const M
   const auto& all = g->tensors();
   ActivationStats stats;
   std::set<std::string> known;
+  io::Problems problems;
   for (const ParamSpec& p : model_params(spec)) {
     if (p.role == ParamRole::kVector) continue;
     const std::string name = gguf_tensor_name(p.name);
     const auto sums = all.find(name + kSums), counts = all.find(name + kCounts);
     if (sums == all.end() || counts == all.end()) {
       const bool head = p.role == ParamRole::kTable || p.name == kHeadName;  // not every program records it
-      if (!head) fail_data("[stats] " + file + " has nothing on " + name + ": it belongs to another model");
+      if (!head) problems.add("nothing on " + name + ": it belongs to another model");
       continue;
     }
     known.insert({sums->first, counts->first});
@@ -116,8 +118,9 @@ ActivationStats ActivationStats::load(const std::filesystem::path& path, const M
     stats.columns_[p.name] = std::move(c);
   }
   for (const auto& [name, tensor] : all) {
-    if (!known.contains(name)) fail_data("[stats] " + file + " has " + name + ": it belongs to another model");
+    if (!known.contains(name)) problems.add(name + ": it belongs to another model");
   }
+  problems.throw_if_any("stats", file);
   return stats;
 }
 
