@@ -26,6 +26,14 @@ class Program {
     for (int i = 0; i < 1200 && get("/health").status != 200; ++i) usleep(25'000);
   }
 
+  ~Program() {
+    if (waited_) return;
+    kill(SIGKILL);
+    wait();
+  }
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
   Reply get(const std::string& path, const std::string& key = kKey, const std::string& headers = "") {
     return TestClient(port_).get(path, authorization(key) + headers);
   }
@@ -47,7 +55,10 @@ class Program {
   }
 
   void kill(int signal) { child_->kill(signal); }
-  Finished wait() { return child_->wait(); }
+  Finished wait() {
+    waited_ = true;
+    return child_->wait();
+  }
   Finished end() {
     kill(SIGTERM);
     return wait();
@@ -56,6 +67,7 @@ class Program {
  private:
   std::unique_ptr<Child> child_;
   uint16_t port_ = 0;
+  bool waited_ = false;
 };
 
 std::string error_code(const Reply& r) { return json::parse(r.body)["error"]["code"]; }
