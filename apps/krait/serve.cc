@@ -7,7 +7,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <future>
+#include <mutex>
 #include <thread>
 
 #include "krait/core/error.h"
@@ -79,7 +81,7 @@ struct Server {
   Keys keys;
   Service service;
   StreamLog streams;
-  Workers workers;
+  Workers workers, store_workers;
   ApiContext context;
   Api api;
 };
@@ -134,17 +136,39 @@ ApiOptions api_options(const ServeArgs& a, const Session& s) {
   return o;
 }
 
-std::unique_ptr<Store> disk_of(const ServeArgs& a) {
+// What stores have to say goes to the log: all of a day with a few faults, but no more than one line a second of many.
+std::function<void(const std::string&)> store_reports(std::shared_ptr<spdlog::logger> log) {
+  struct Last {
+    std::mutex mutex;
+    std::chrono::nanoseconds at{};
+    int64_t left_out = 0;
+  };
+  return [log = std::move(log), last = std::make_shared<Last>()](const std::string& what) {
+    const std::lock_guard lock(last->mutex);
+    const auto now = real_clock().steady();
+    if (last->at.count() != 0 && now - last->at < seconds(1)) {
+      ++last->left_out;
+      return;
+    }
+    last->at = now;
+    const int64_t left_out = std::exchange(last->left_out, 0);
+    log->warn(left_out > 0 ? fmt::format("{} (and {} more)", what, left_out) : what);
+  };
+}
+
+std::unique_ptr<Store> disk_of(const ServeArgs& a, const std::shared_ptr<spdlog::logger>& log) {
   if (a.state_dir.empty()) return nullptr;
   DiskStoreOptions o;
+  o.report = store_reports(log);
   o.folder = a.state_dir;
   o.max_blob_bytes = a.state_disk_mib << 20;
   return open_disk_store(o);
 }
 
-std::unique_ptr<Store> redis_of(const ServeArgs& a) {
+std::unique_ptr<Store> redis_of(const ServeArgs& a, const std::shared_ptr<spdlog::logger>& log) {
   if (a.redis.empty()) return nullptr;
   RedisStoreOptions o;
+  o.report = store_reports(log);
   o.url = a.redis;
   return open_redis_store(o);
 }
@@ -179,8 +203,8 @@ PrefixCacheOptions cache_options(const ServeArgs& a, Store* slower) {
 Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::logger> logger)
     : args(a),
       log(std::move(logger)),
-      disk(disk_of(a)),
-      redis(redis_of(a)),
+      disk(disk_of(a, log)),
+      redis(redis_of(a, log)),
       cache(cache_options(a, disk ? disk.get() : redis.get()), real_clock()),
       conversations({.ttl = seconds(a.state_ttl), .model = s.model().fingerprint()}, cache, disk.get(), redis.get(),
                     real_clock()),
@@ -191,6 +215,7 @@ Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::log
               probe_of(metrics, *log)),
       streams(size_t{64} << 20, seconds(600), real_clock()),
       workers(2),
+      store_workers(2),
       context{.options = api_options(a, s),
               .service = service,
               .cache = cache,
@@ -201,6 +226,7 @@ Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::log
               .metrics = metrics,
               .streams = streams,
               .workers = workers,
+              .store_workers = store_workers,
               .clock = real_clock(),
               .log = *log,
               .disk = disk.get(),

@@ -42,7 +42,8 @@ struct ApiContext {
   Keys& keys;
   Metrics& metrics;
   StreamLog& streams;
-  Workers& workers;
+  Workers& workers;        // never wait for a store
+  Workers& store_workers;  // may
   const Clock& clock;
   spdlog::logger& log;
   const HttpServer* http = nullptr;

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <thread>
+#include <utility>
 
 #include "krait/core/rng.h"
 #include "krait/io/test_folder.h"
@@ -270,6 +272,37 @@ TEST(Conversations, LostAndCorruptStatesAreTold) {
   }
 }
 
+// What is behind the damage is not used, and reported once; all before it goes on, over restarts too.
+TEST(Conversations, ADamagedLogEndsBeforeTheDamage) {
+  const io::TestFolder folder;
+  const TestClock clock;
+  const auto open = [&](int* reports) {
+    return open_disk_store({folder.path(), 1 << 20, &clock, [reports](const std::string&) { ++*reports; }});
+  };
+  int reports = 0;
+  {
+    const auto disk = open(&reports);
+    Replica r(disk.get(), nullptr, clock);
+    for (int32_t n = 1; n <= 3; ++n) r.say("t", "a", n);
+  }
+  const fs::path log = folder / "logs/tt/m0000000000001234/c/a.log";
+  std::string bytes = io::read_text(log);
+  bytes[bytes.size() - 3] ^= 1;
+  std::ofstream(log, std::ios::binary) << bytes;
+  {
+    const auto disk = open(&reports);
+    Replica r(disk.get(), nullptr, clock);
+    expect_turns(r.conversations.get("t", "a"), {1, 2});
+    EXPECT_EQ(r.say("t", "a", 4).length, 10);
+    EXPECT_EQ(disk->stats().corrupt, 1);
+  }
+  EXPECT_EQ(reports, 1);
+  const auto disk = open(&reports);
+  Replica r(disk.get(), nullptr, clock);
+  expect_turns(r.conversations.get("t", "a"), {1, 2, 4});
+  EXPECT_EQ(reports, 1);
+}
+
 // A turn writes its own record and its own state, however many went before.
 TEST(Conversations, EveryTurnCostsTheSame) {
   const io::TestFolder folder;
@@ -372,6 +405,66 @@ TEST(ConversationReplicas, OneOfTwoAtOnceIsRefused) {
 }
 
 // A holder that lives keeps its lease for as long as it needs; one that was killed loses it.
+// A store in whose log something happens right after it was read.
+class Interrupted : public Store {
+ public:
+  explicit Interrupted(Store& store) : store_(store) {}
+  std::function<void()> after_read;
+
+  Blob get(const std::string& k) override { return store_.get(k); }
+  void put(const std::string& k, std::string_view b, seconds ttl) override { store_.put(k, b, ttl); }
+  void erase(const std::string& k) override { store_.erase(k); }
+  Log read_log(const std::string& k, int64_t from) override {
+    Log log = store_.read_log(k, from);
+    if (const auto f = std::exchange(after_read, nullptr)) f();
+    return log;
+  }
+  int64_t log_size(const std::string& k) override { return store_.log_size(k); }
+  void append(const std::string& k, int64_t n, std::string_view r, seconds ttl) override {
+    store_.append(k, n, r, ttl);
+  }
+  void replace_log(const std::string& k, int64_t n, const std::vector<std::string>& r, seconds ttl) override {
+    store_.replace_log(k, n, r, ttl);
+  }
+  void touch_log(const std::string& k, seconds ttl) override { store_.touch_log(k, ttl); }
+  void erase_log(const std::string& k) override { store_.erase_log(k); }
+  std::vector<LogName> list_logs(const std::string& folder) override { return store_.list_logs(folder); }
+  std::unique_ptr<Lease> lease(const std::string& n, std::chrono::milliseconds t) override {
+    return store_.lease(n, t);
+  }
+  void expire() override { store_.expire(); }
+  Stats stats() override { return store_.stats(); }
+
+ private:
+  Store& store_;
+};
+
+// One replica looks at a conversation for the first time while another one adds to it, or begins it.
+TEST(ConversationReplicas, WhoOnlyLooksTakesNothingBack) {
+  const io::TestFolder folder, folder_b;
+  const TestClock clock;
+  const auto shared = open_disk_store({folder.path(), 1 << 20, &clock});  // any store can be the shared one
+  const auto disk_b = open_disk_store({folder_b.path(), 1 << 20, &clock});
+  Interrupted seen_by_b(*shared);
+  Replica a(nullptr, shared.get(), clock);
+  const std::unique_ptr<Replica> looks[] = {std::make_unique<Replica>(nullptr, &seen_by_b, clock),
+                                            std::make_unique<Replica>(disk_b.get(), &seen_by_b, clock)};
+  int32_t n = 0;
+  for (const auto& b : looks) {
+    const std::string id = "c" + std::to_string(n);
+    seen_by_b.after_read = [&] { a.say("t", id, n + 1); };
+    const std::string begun = refusal([&] { b->conversations.get("t", id); });
+    EXPECT_TRUE(begun.empty() || begun.starts_with("404"));
+    expect_turns(a.conversations.get("t", id), {n + 1});
+    n += 2;
+  }
+  Replica late(disk_b.get(), &seen_by_b, clock);
+  seen_by_b.after_read = [&] { a.say("t", "c0", 20); };
+  late.conversations.get("t", "c0");
+  expect_turns(a.conversations.get("t", "c0"), {1, 20});
+  expect_turns(late.conversations.get("t", "c0"), {1, 20});
+}
+
 TEST(ConversationReplicas, LeasesLiveAndDie) {
   KRAIT_NEEDS_REDIS();
   Pair p(std::chrono::milliseconds(300));

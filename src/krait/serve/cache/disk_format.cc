@@ -94,9 +94,13 @@ ParsedLog parse_records(std::string_view bytes, size_t at, int64_t index) {
 }
 
 ParsedLog parse_log(std::string_view bytes) {
-  if (parse_file_header(FileKind::kLog, bytes)) return parse_records(bytes, kFileHeader, 0);
-  ParsedLog log;
-  log.corrupt = bytes.size() >= kFileHeader || !kLogMagic.starts_with(bytes.substr(0, kLogMagic.size()));
+  if (bytes.size() < kFileHeader) {
+    ParsedLog log;
+    log.corrupt = !kLogMagic.starts_with(bytes.substr(0, kLogMagic.size()));
+    return log;
+  }
+  ParsedLog log = parse_records(bytes, kFileHeader, 0);  // a damaged header is no reason to lose the records behind it
+  log.corrupt = log.corrupt || !parse_file_header(FileKind::kLog, bytes);
   return log;
 }
 

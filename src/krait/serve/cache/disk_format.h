@@ -23,11 +23,12 @@ struct ParsedLog {
   std::vector<std::string_view> records;  // into the bytes
   size_t valid = 0;                       // bytes up to the end of the last good record
   size_t last = 0;                        // where that record begins
-  bool corrupt = false;                   // damaged behind them (not merely cut off)
+  bool corrupt = false;                   // damaged behind or before them (not merely cut off)
 };
 // `at`: where record `index` begins.
 ParsedLog parse_records(std::string_view bytes, size_t at, int64_t index);
-// A whole file. The beginning of a header alone is a log without records; anything else in its place is corrupt.
+// A whole file. The beginning of a header alone is a log without records; anything else in its place is corrupt (the
+// records behind it may still be good).
 ParsedLog parse_log(std::string_view bytes);
 
 std::string blob_file(const std::string& key, std::string_view payload, uint32_t ttl);

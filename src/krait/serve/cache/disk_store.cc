@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -65,6 +66,7 @@ class DiskStore : public Store {
       const std::string bytes = f.read(0, f.size());
       const auto payload = parse_blob(key, bytes);
       if (!payload) {
+        report(fmt::format("[store] {}: damaged, and not used", path.string()));
         forget_blob(key);
         const std::lock_guard lock(mutex_);
         ++stats_.corrupt;
@@ -80,8 +82,7 @@ class DiskStore : public Store {
       const std::string file = blob_file(key, bytes, static_cast<uint32_t>(ttl.count()));
       make_room(key, std::ssize(file));
       const fs::path path = blob_path(key);
-      disk::make_folder(path.parent_path());
-      write_whole(path, file);
+      with_room(file.size(), [&] { write_whole(path, file); });
       const std::lock_guard lock(mutex_);
       Known& k = blobs_[key];
       blob_bytes_ += std::ssize(file) - k.size;
@@ -130,14 +131,16 @@ class DiskStore : public Store {
       }
       File f(path, O_RDWR);
       if (!f.exists()) disk::fail(path.string(), "has gone", ENOENT);
-      try {
-        f.cut(k->valid);  // what a crash, or an append that failed, has left
-        f.write(k->valid, bytes);
-        f.sync();
-      } catch (...) {
-        if (::ftruncate(f.fd(), static_cast<off_t>(k->valid)) != 0) unread(key);
-        throw;
-      }
+      with_room(bytes.size(), [&] {
+        try {
+          f.cut(k->valid);  // what a crash, or an append that failed, has left
+          f.write(k->valid, bytes);
+          f.sync();
+        } catch (...) {
+          if (::ftruncate(f.fd(), static_cast<off_t>(k->valid)) != 0) unread(key);
+          throw;
+        }
+      });
       use(logs_, key, path);
       const std::lock_guard lock(mutex_);
       Known& now_known = logs_[key];
@@ -254,6 +257,7 @@ class DiskStore : public Store {
       return operation();
     } catch (const Error& e) {
       if (e.code() != ErrorCode::kFailed) throw;
+      report(e.what());
       const std::lock_guard table(mutex_);
       ++stats_.errors;
       stats_.last_error = e.what();
@@ -284,7 +288,31 @@ class DiskStore : public Store {
     it->second.order = ++order_;
   }
 
+  void report(const std::string& what) const {
+    if (options_.report) options_.report(what);
+  }
+
+  // Whether writing `bytes` can have failed because the disk has no room.
+  bool is_full(size_t bytes) const {
+    constexpr uint64_t kSlack = 1 << 20;  // for what a file system needs beside the bytes
+    struct statvfs s{};
+    if (::statvfs(options_.folder.c_str(), &s) != 0) return false;
+    return uint64_t{s.f_bavail} * s.f_frsize < bytes + kSlack || (s.f_files > 0 && s.f_favail == 0);
+  }
+
+  template <class F>
+  void with_room(size_t bytes, F write) {
+    while (true) {
+      try {
+        return write();
+      } catch (const Error&) {
+        if (!is_full(bytes) || !drop_oldest_blob("")) throw;
+      }
+    }
+  }
+
   void write_whole(const fs::path& path, const std::string& bytes) {
+    disk::make_folder(path.parent_path());
     io::AtomicFile f(path);
     f.write(bytes);
     f.commit();
@@ -292,9 +320,7 @@ class DiskStore : public Store {
   }
 
   void write_log(const std::string& key, const std::string& bytes, int64_t records, size_t last, seconds ttl) {
-    const fs::path path = log_path(key);
-    disk::make_folder(path.parent_path());
-    write_whole(path, bytes);
+    with_room(bytes.size(), [&] { write_whole(log_path(key), bytes); });
     const std::lock_guard lock(mutex_);
     logs_[key] = {now(), ++order_, static_cast<uint32_t>(ttl.count()), std::ssize(bytes), records, bytes.size(), last};
   }
@@ -313,25 +339,33 @@ class DiskStore : public Store {
       throw Error(ErrorCode::kFailed,
                   fmt::format("[store] a blob of {} bytes, the folder's budget is {}", bytes, options_.max_blob_bytes));
     }
-    while (true) {
-      std::string oldest;
-      {
-        const std::lock_guard lock(mutex_);
-        const auto old = blobs_.find(key);
-        const int64_t freed = old == blobs_.end() ? 0 : old->second.size;
-        if (blob_bytes_ - freed + bytes <= options_.max_blob_bytes) return;
-        int64_t least = INT64_MAX;
-        for (const auto& [name, k] : blobs_) {
-          if (name != key && k.order < least) {
-            least = k.order;
-            oldest = name;
-          }
+    const auto fits = [&] {
+      const std::lock_guard lock(mutex_);
+      const auto old = blobs_.find(key);
+      const int64_t freed = old == blobs_.end() ? 0 : old->second.size;
+      return blob_bytes_ - freed + bytes <= options_.max_blob_bytes;
+    };
+    while (!fits()) drop_oldest_blob(key);
+  }
+
+  // The longest unused one but for `spared`. False: there is none.
+  bool drop_oldest_blob(const std::string& spared) {
+    std::string oldest;
+    {
+      const std::lock_guard lock(mutex_);
+      int64_t least = INT64_MAX;
+      for (const auto& [name, k] : blobs_) {
+        if (name != spared && k.order < least) {
+          least = k.order;
+          oldest = name;
         }
-        blob_bytes_ -= blobs_.at(oldest).size;
-        blobs_.erase(oldest);
       }
-      disk::remove_file(blob_path(oldest));
+      if (oldest.empty()) return false;
+      blob_bytes_ -= blobs_.at(oldest).size;
+      blobs_.erase(oldest);
     }
+    disk::remove_file(blob_path(oldest));
+    return true;
   }
 
   void unread(const std::string& key) {
@@ -344,6 +378,9 @@ class DiskStore : public Store {
     const ParsedLog p = parse_log(bytes);
     Log log;
     log.corrupt = p.corrupt;
+    if (p.corrupt) {
+      report(fmt::format("[store] {}: damaged; {} records are good", log_path(key).string(), p.records.size()));
+    }
     for (size_t i = static_cast<size_t>(from); i < p.records.size(); ++i) log.records.emplace_back(p.records[i]);
     const std::lock_guard lock(mutex_);
     if (p.corrupt) ++stats_.corrupt;

@@ -1,7 +1,9 @@
 #include "krait/serve/cache/disk_store.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -176,7 +178,11 @@ TEST(DiskStore, FlippedBitAtEveryByteOfALog) {
     folder.write("logs/log.log", bytes);
     const auto store = open(folder, clock);
     const Store::Log log = store->read_log("log");
-    ASSERT_LT(log.records.size(), records.size());
+    if (byte < kFileHeader) {  // says nothing of the records behind it
+      ASSERT_EQ(log.records.size(), records.size());
+    } else {
+      ASSERT_LT(log.records.size(), records.size());
+    }
     ASSERT_TRUE(std::equal(log.records.begin(), log.records.end(), records.begin()));
     ASSERT_TRUE(log.corrupt);
     ASSERT_EQ(store->stats().corrupt, 1);
@@ -240,6 +246,30 @@ TEST(DiskStore, FullDisk) {
   EXPECT_EQ(status, 0);
   EXPECT_EQ(open(folder, clock)->read_log("log").records, (Records{"first", "second"}));
   EXPECT_EQ(files_in(folder.path()), 2);  // no leftovers
+}
+
+// States are a cache: they go before a turn is refused.
+TEST(DiskStore, ADiskFullOfBlobsTakesLogs) {
+  const TestFolder folder;
+  const TestClock clock;
+  constexpr int kNotMounted = 77;
+  const int status = in_child([&] {
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("tmpfs", folder.path().c_str(), "tmpfs", 0, "size=2m") != 0) {
+      return kNotMounted;
+    }
+    const auto store = open(folder, clock, 1 << 30);
+    const std::string state(300'000, 's'), turn(20'000, 't');
+    for (int i = 0; i < 20; ++i) store->put("blob" + std::to_string(i), state, kTtl);
+    if (!store->get("blob19").bytes || store->get("blob0").bytes) return 1;
+    int64_t turns = 0;
+    while (turns < 1000 && refusal([&] { store->append("log", turns, turn, kTtl); }).empty()) ++turns;
+    if (turns < 90 || store->stats().blobs != 0) return 2;  // all of the disk
+    if (std::ssize(store->read_log("log").records) != turns) return 3;
+    return store->stats().errors == 1 ? 0 : 4;
+  });
+  if (status == kNotMounted) GTEST_SKIP() << "a file system of two megabytes cannot be mounted here";
+  EXPECT_EQ(status, 0);
 }
 
 TEST(DiskStore, ReadOnlyFolder) {

@@ -57,30 +57,46 @@ bool Kept::follow(const std::string& key, Transcript& t) {
   return true;
 }
 
+// What is written must follow what was read: another replica may add a turn meanwhile, and is then refused nothing.
 void Kept::reload(const std::string& key, Transcript& t) {
-  Store::Log here, there;
-  if (local_ != nullptr) here = local_->read_log(key);
-  if (shared_ != nullptr) there = shared_->read_log(key);
-  Transcript mine, theirs;
-  here.records.resize(mine.apply_all(here.records));
-  there.records.resize(theirs.apply_all(there.records));
+  struct Seen {
+    Store* store;
+    int64_t size = 0;
+    Store::Log log = {};
+  };
+  const auto read = [&](Store* store) {
+    Seen seen{store};
+    if (store == nullptr) return seen;
+    if (store == shared_) seen.size = store->log_size(key);  // before: what comes after it must not be lost
+    seen.log = store->read_log(key);
+    if (!seen.log.corrupt) {
+      seen.size = std::ssize(seen.log.records);
+    } else if (store == local_) {
+      seen.size = store->log_size(key);
+    }
+    return seen;
+  };
+  const Seen here = read(local_), there = read(shared_);
+  const auto good_of = [](const Seen& seen) {
+    Transcript its;
+    std::vector<std::string> records = seen.log.records;
+    records.resize(its.apply_all(records));
+    return records;
+  };
+  std::vector<std::string> mine = good_of(here), good = good_of(there);
   // The shared one counts, but for records that it has lost.
-  const bool lost = there.records.size() < here.records.size() && is_prefix(there.records, here.records);
-  std::vector<std::string> good = shared_ == nullptr || lost ? std::move(here.records) : std::move(there.records);
+  if (shared_ == nullptr || (good.size() < mine.size() && is_prefix(good, mine))) good = std::move(mine);
   if (good.empty() && t.exists) good = rebuild(t);  // all is lost but what we know
-  const auto make = [&](Store* store) {
-    if (store == nullptr) return;
-    const Store::Log has = store->read_log(key);
-    const int64_t size = store->log_size(key);
-    if (!has.corrupt && has.records == good && size == std::ssize(good)) return;
+  const auto make = [&](const Seen& seen) {
+    if (seen.store == nullptr || (!seen.log.corrupt && seen.log.records == good)) return;
     if (good.empty()) {
-      store->erase_log(key);
+      seen.store->erase_log(key);
     } else {
-      store->replace_log(key, size, good, options_.ttl);
+      seen.store->replace_log(key, seen.size, good, options_.ttl);
     }
   };
-  make(shared_);
-  make(local_);
+  make(there);
+  make(here);
   Transcript now_known;
   now_known.apply_all(good);
   t = std::move(now_known);
@@ -90,7 +106,14 @@ void Kept::reload(const std::string& key, Transcript& t) {
 void Kept::refresh(const std::string& tenant, const std::string& id, Transcript& t) {
   if (!any()) return;
   const std::string key = log_key(tenant, id);
-  if (!follow(key, t)) reload(key, t);
+  if (follow(key, t)) return;
+  for (int tries = 3;; --tries) {
+    try {
+      return reload(key, t);
+    } catch (const ServeError& e) {
+      if (!is_conflict(e) || tries == 0) throw;
+    }
+  }
 }
 
 void Kept::doubt(const std::string& key, const std::string& record) {

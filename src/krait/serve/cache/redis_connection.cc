@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 
+#include <cerrno>
 #include <charconv>
 
 #include "krait/core/error.h"
@@ -35,6 +36,8 @@ std::string percent_decoded(std::string_view s) {
   return out;
 }
 
+bool timed_out(const redisContext& c) { return c.err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK); }
+
 int number(std::string_view s, int most) {
   int n = -1;
   const auto r = std::from_chars(s.data(), s.data() + s.size(), n);
@@ -55,9 +58,11 @@ class NoSigpipe {
     ::pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
   }
   ~NoSigpipe() {
+    const int error = errno;  // of hiredis, which callers look at
     const timespec no_wait{};
     if (!was_pending_) ::sigtimedwait(&pipe_, nullptr, &no_wait);
     ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    errno = error;
   }
   NoSigpipe(const NoSigpipe&) = delete;
   NoSigpipe& operator=(const NoSigpipe&) = delete;
@@ -186,6 +191,9 @@ Reply RedisPool::run(const std::vector<std::string_view>& command) {
   Reply reply;
   try {
     if (c != nullptr) reply = try_run(c.get(), command);
+    if (reply == nullptr && c != nullptr && timed_out(*c)) {  // it hangs: a second try would take as long again
+      throw Error(ErrorCode::kFailed, fmt::format("[redis] {}: no answer within the time", command[0]));
+    }
     if (reply == nullptr) {  // a new connection, or one that the server has closed meanwhile
       c.reset();
       c = connect();

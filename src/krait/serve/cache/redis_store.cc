@@ -103,7 +103,8 @@ std::string_view text_of(const redisReply& r) { return {r.str, r.len}; }
 
 class RedisStore : public Store {
  public:
-  explicit RedisStore(const RedisStoreOptions& options) : prefix_(options.prefix), pool_(options) {
+  explicit RedisStore(const RedisStoreOptions& options)
+      : prefix_(options.prefix), report_(options.report), pool_(options) {
     std::random_device random;
     token_ = (uint64_t{random()} << 32) ^ random();
   }
@@ -114,7 +115,7 @@ class RedisStore : public Store {
     const auto body = check(key, text_of(*r));
     if (body) return {.bytes = std::string(*body)};
     run({"DEL", name("b:", key)});
-    count_corrupt();
+    count_corrupt(key);
     return {.bytes = {}, .corrupt = true};
   }
 
@@ -136,7 +137,7 @@ class RedisStore : public Store {
       const auto body = check(key, text_of(*r->element[i]));
       if (!body || body->size() < kToken) {
         log.corrupt = true;
-        count_corrupt();
+        count_corrupt(key);
         break;
       }
       log.records.emplace_back(body->substr(kToken));
@@ -224,6 +225,7 @@ class RedisStore : public Store {
     try {
       return pool_.run({command.begin(), command.end()});
     } catch (const Error& e) {
+      if (report_) report_(e.what());
       const std::lock_guard lock(mutex_);
       ++stats_.errors;
       stats_.last_error = e.what();
@@ -252,12 +254,14 @@ class RedisStore : public Store {
     return n;
   }
 
-  void count_corrupt() {
+  void count_corrupt(const std::string& key) {
+    if (report_) report_(fmt::format("[redis] {}: damaged, and not used", key));
     const std::lock_guard lock(mutex_);
     ++stats_.corrupt;
   }
 
   const std::string prefix_;
+  const std::function<void(const std::string&)> report_;
   RedisPool pool_;
   uint64_t token_ = 0;  // the first of this process
   std::atomic<uint64_t> next_{0};

@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,6 +17,8 @@ struct RedisStoreOptions {
   std::chrono::milliseconds timeout{5'000};  // of one command
   std::chrono::milliseconds retry{1'000};    // while it is down: between attempts; calls fail at once in between
   int64_t connections = 4;                   // at most, at one time
+  // For the log: failures and damage. On any thread; must not throw.
+  std::function<void(const std::string& what)> report = {};
 };
 
 struct RedisAddress {

@@ -140,6 +140,25 @@ TEST(RedisStore, StoppedAndStarted) {
   EXPECT_EQ(store->read_log("log").records.front(), "over a new connection, unnoticed");
 }
 
+// It takes connections and says nothing: a call waits for one time limit, not for two.
+TEST(RedisStore, Hangs) {
+  KRAIT_NEEDS_REDIS();
+  TestRedis redis;
+  RedisStoreOptions o;
+  o.url = redis.url();
+  o.timeout = milliseconds(600);
+  int reports = 0;
+  o.report = [&](const std::string&) { ++reports; };
+  const auto store = open_redis_store(o);
+  store->append("log", 0, "x", kTtl);
+  redis.pause();
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(refusal([&] { store->get("a"); }), "503 store_unavailable");
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(1100));
+  redis.go_on();
+  EXPECT_EQ(reports, 1);
+}
+
 // Several writers who retry what was refused, while Redis stops answering now and then: what was acknowledged is there
 // once, in order.
 TEST(RedisStore, ManyWritersAndABadServer) {
