@@ -188,24 +188,27 @@ def kill_part(a, name, kills, options):
     gate = threading.RLock()  # the server is there
 
     def client(number):
-        mine = random.Random(number)
-        for i in range(1 << 30):
-            talk = Talk(f"{number}-{i}-{'gr'[i % 2]}", long=i % 5 == 4)
-            with lock:
-                talks.append(talk)
-            length = mine.choice([1, 3, 8, 15])
-            while len(talk.turns) < length:
-                if end.is_set():
-                    return
-                if talk.unsure:
-                    with gate:
-                        talk.check(s)
-                    continue
-                status = talk.say(s)
-                if status not in (200, 0, 409, 503):
-                    talk.problems.append(f"{talk.name}: status {status}")
-                if status != 200:
-                    time.sleep(0.05)
+        """Adds turns to one of its four conversations at a time; one that has all of its turns makes room for another."""
+        mine, begun, at = random.Random(number), 0, {}
+        while not end.is_set():
+            while len(at) < 4:
+                talk = Talk(f"{number}-{begun}-{'gr'[begun % 2]}", long=begun % 5 == 4)
+                begun += 1
+                at[talk] = mine.choice([1, 3, 8, 15])
+                with lock:
+                    talks.append(talk)
+            talk = mine.choice(list(at))
+            if talk.unsure:
+                with gate:
+                    talk.check(s)
+                continue
+            status = talk.say(s)
+            if status not in (200, 0, 409, 503):
+                talk.problems.append(f"{talk.name}: status {status}")
+            if status != 200:
+                time.sleep(0.05)
+            if len(talk.turns) >= at[talk]:
+                del at[talk]
 
     clients = [threading.Thread(target=client, args=(i,)) for i in range(6)]
     for c in clients:

@@ -126,7 +126,7 @@ void check_conversations(Replica& r, TestClock& clock) {
   // A fork goes its own way; responses of the part it shares are the original's.
   expect_turns(cs.fork("t", "a", 2, "b"), {1, 2});
   EXPECT_EQ(refusal([&] { cs.fork("t", "a", 2, "b"); }), "409 conversation_exists");
-  EXPECT_EQ(refusal([&] { cs.fork("t", "a", 7, "c"); }), "400 invalid_value");
+  EXPECT_EQ(refusal([&] { cs.fork("t", "a", 7, "c"); }), "404 no_such_turn");
   EXPECT_EQ(refusal([&] { cs.fork("u", "b", 0, "c"); }), "404 conversation_not_found");
   EXPECT_EQ(r.say("t", "b", 7).length, 10);
   expect_turns(cs.get("t", "b"), {1, 2, 7});
@@ -136,7 +136,7 @@ void check_conversations(Replica& r, TestClock& clock) {
   // Rewound: the responses behind are gone, and the next turn stands in their place.
   expect_turns(cs.rewind("t", "a", 3), {1, 2, 3});
   EXPECT_EQ(refusal([&] { cs.find_response("t", "resp-4"); }), "404 response_not_found");
-  EXPECT_EQ(refusal([&] { cs.rewind("t", "a", 4); }), "400 invalid_value");
+  EXPECT_EQ(refusal([&] { cs.rewind("t", "a", 4); }), "404 no_such_turn");
   EXPECT_EQ(r.say("t", "a", 8).length, 15);
   expect_turns(cs.get("t", "a"), {1, 2, 3, 8});
   EXPECT_EQ(cs.find_response("t", "resp-8").turns, 4);

@@ -67,13 +67,14 @@ void Kept::reload(const std::string& key, Transcript& t) {
   const auto read = [&](Store* store) {
     Seen seen{store};
     if (store == nullptr) return seen;
-    if (store == shared_) seen.size = store->log_size(key);  // before: what comes after it must not be lost
-    seen.log = store->read_log(key);
-    if (!seen.log.corrupt) {
-      seen.size = std::ssize(seen.log.records);
-    } else if (store == local_) {
-      seen.size = store->log_size(key);
+    if (store == local_) {
+      seen.log = store->read_log(key);
+      seen.size = store->log_size(key);  // even if its file has vanished
+      return seen;
     }
+    seen.size = store->log_size(key);
+    seen.log = store->read_log(key);
+    if (!seen.log.corrupt) seen.size = std::ssize(seen.log.records);
     return seen;
   };
   const Seen here = read(local_), there = read(shared_);
