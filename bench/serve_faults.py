@@ -494,7 +494,7 @@ def corrupt_logs(a, s, talks, folder, rng):
     say("damaged logs: turns whole, turns not used", f"{kept}, {lost}")
     say("damaged logs: conversations with other turns than there were", f"{wrong}", "0", wrong == 0)
     found = metric(s, "mamba_store_corrupt_entries")
-    say("damaged logs: counted (those merely cut off are no damage)", f"{found:.0f} of {len(talks)}", ">= 2/3", found * 3 >= len(talks) * 2)
+    say("damaged logs: counted; those merely cut off are no damage", f"{found:.0f} of {len(talks)}", ">= 2/3", found * 3 >= len(talks) * 2)
     last = [t.say(s) for t in talks]
     say("damaged logs: conversations that go on", f"{last.count(200)}/{len(last)}", "all", set(last) == {200})
     s.stop()

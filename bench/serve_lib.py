@@ -1,4 +1,5 @@
 """A server under test and a small client for it: what serve_bars.py and serve_faults.py share. Standard library only."""
+import atexit
 import http.client
 import json
 import pathlib
@@ -10,6 +11,13 @@ import tempfile
 import time
 
 
+def popen(command, **options):
+    """A process that does not outlive this one."""
+    process = subprocess.Popen(command, **options)
+    atexit.register(process.kill)
+    return process
+
+
 class Redis:
     def __init__(self, folder, *options):
         self.folder, self.options = pathlib.Path(folder), options
@@ -19,7 +27,7 @@ class Redis:
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--dir", str(self.folder), "--save", "", *self.options],
+        self.process = popen(["redis-server", "--port", str(self.port), "--dir", str(self.folder), "--save", "", *self.options],
                                         stdout=subprocess.DEVNULL)
         for _ in range(200):
             try:
@@ -58,7 +66,7 @@ class Server:
         self.starts += 1
         self.port_file = pathlib.Path(self.folder.name) / f"port{self.starts}"
         log = open(pathlib.Path(self.folder.name) / "log", "a")
-        self.process = subprocess.Popen([*self.command, "--port-file", str(self.port_file)], stderr=log)
+        self.process = popen([*self.command, "--port-file", str(self.port_file)], stderr=log)
 
     def wait(self, patience=60):
         """Until it serves."""
