@@ -346,7 +346,7 @@ def redis(a):
     for name, disk, options, how in cases:
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as redis_folder:
             r = Redis(redis_folder, *options)
-            s = Server(a.krait, a.model, "--redis", r.url, *(["--state-dir", folder] if disk else []))
+            s = Server(a.krait, a.model, "--redis", r.url, "--state-memory", 8, *(["--state-dir", folder] if disk else []))
             talks = [Talk(f"{i}-{'gr'[i % 2]}") for i in range(12)]
             for t in talks:
                 patiently(lambda t=t: t.say(s))

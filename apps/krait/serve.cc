@@ -191,12 +191,13 @@ ServiceProbe probe_of(Metrics& metrics, spdlog::logger& log) {
   return p;
 }
 
-// What the memory has no room for goes to a store, if there is one.
-PrefixCacheOptions cache_options(const ServeArgs& a, Store* slower) {
+// What the memory has no room for goes to the disk, if there is one. Not to Redis, where conversations keep their last
+// states anyway: while it hangs, requests that need no store would wait for it.
+PrefixCacheOptions cache_options(const ServeArgs& a, Store* disk) {
   PrefixCacheOptions o;
   o.max_bytes = a.state_memory_mib << 20;
   o.ttl = seconds(a.state_ttl);
-  if (slower != nullptr) spill_to(o, *slower, o.ttl);
+  if (disk != nullptr) spill_to(o, *disk, o.ttl);
   return o;
 }
 
@@ -205,7 +206,7 @@ Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::log
       log(std::move(logger)),
       disk(disk_of(a, log)),
       redis(redis_of(a, log)),
-      cache(cache_options(a, disk ? disk.get() : redis.get()), real_clock()),
+      cache(cache_options(a, disk.get()), real_clock()),
       conversations({.ttl = seconds(a.state_ttl), .model = s.model().fingerprint()}, cache, disk.get(), redis.get(),
                     real_clock()),
       chat(chat_of(a, *s.tokenizer)),
