@@ -174,12 +174,17 @@ void check_command_names(const CLI::App& app, int argc, const char* const* argv)
   for (int i = 1; i <= argc; ++i) {
     const auto commands = group->get_subcommands([](const CLI::App*) { return true; });
     if (commands.empty() || (i < argc && argv[i][0] == '-')) return;  // options are the parser's
+    // A command that may stand by itself: the next word may be an argument of its own.
+    const auto positional = [](const CLI::Option* o) { return o->get_positional(); };
+    const bool may_end = group != &app && std::ranges::any_of(group->get_options(), positional);
     const std::string title = group == &app ? "krait" : group->get_name();
     if (i == argc) {
+      if (may_end) return;
       fail_usage("[" + title + "] a command is wanted; " + suggestion("", commands));
     }
     const auto found = std::ranges::find(commands, argv[i], &CLI::App::get_name);
     if (found == commands.end()) {
+      if (may_end) return;
       fail_usage("[" + title + "] unknown command '" + argv[i] + "'; " + suggestion(argv[i], commands));
     }
     group = *found;
