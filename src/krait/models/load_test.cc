@@ -199,7 +199,7 @@ TEST(Load, TrapC12_TimeStepMinIsNoLimit) {
   Folder f(tiny_mamba2());
   f.set("time_step_min", Json(0.5));
   f.set("time_step_max", Json(0.6));
-  const MixerConfig& c = f.load().blocks.front().config;
+  const MixerConfig c = f.load().blocks.front().config;
   EXPECT_EQ(c.number("dt_limit_min"), 0);
   EXPECT_TRUE(std::isinf(c.number("dt_limit_max")));
 }
