@@ -48,6 +48,8 @@ def mutate_value(rng, value, depth=0):
                             "", "logit_bias", "conversation_id", "previous_response_id", "ignore_eos", "\x00"])] = rng.choice(ODD)
         else:
             out[key] = mutate_value(rng, out[key], depth + 1)
+            if out[key] is None and key.endswith("tokens"):
+                out[key] = -1
         return out
     if isinstance(value, list) and value and rng.random() < 0.7:
         out = list(value)
