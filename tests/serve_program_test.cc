@@ -40,7 +40,7 @@ class Program {
   Reply send(const std::string& method, const std::string& path, const std::string& body, const std::string& key = kKey,
              const std::string& type = "application/json") {
     TestClient c(port_);
-    c.send(method + " " + path + " HTTP/1.1\r\nHost: test\r\n" + authorization(key) + "Content-Type: " + type +
+    c.send(method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n" + authorization(key) + "Content-Type: " + type +
            "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
     return c.reply();
   }
@@ -108,7 +108,7 @@ TEST(ServeProgram, BrokenStreamsGoOn) {
   std::string begin;
   {
     TestClient c = server.connect();
-    c.send("POST /generate HTTP/1.1\r\nHost: test\r\n" + Program::authorization(kKey) +
+    c.send("POST /generate HTTP/1.1\r\nHost: localhost\r\n" + Program::authorization(kKey) +
            "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
     ASSERT_TRUE(c.wait_for(":1\n"));
     begin = c.buffered();
@@ -126,6 +126,136 @@ TEST(ServeProgram, BrokenStreamsGoOn) {
   EXPECT_EQ(server.get("/v1/streams/" + id, kOther).status, 401);
   EXPECT_EQ(server.get("/v1/streams/" + id, kKey, "Last-Event-ID: other:0\r\n").status, 400);
   server.end();
+}
+
+std::string field(const std::string& event, const std::string& name) {
+  const size_t at = event.find("\n" + name + ": ");
+  return at == std::string::npos ? ""
+                                 : event.substr(at + name.size() + 3, event.find('\n', at + 1) - at - name.size() - 3);
+}
+
+// Texts of the choices of a stream of completions.
+std::vector<std::string> texts_of(const std::string& stream, size_t choices) {
+  std::vector<std::string> out(choices);
+  std::istringstream lines(stream);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with("data: {")) continue;
+    for (const json& c : json::parse(line.substr(6))["choices"]) out.at(c["index"]) += c["text"];
+  }
+  return out;
+}
+
+// How the choices take turns depends on what else runs: a stream that is run again counts the events of each.
+TEST(ServeProgram, BrokenStreamsOfSeveralPromptsGoOn) {
+  Program server({"--api-key", kKey, "--slots", "2"});
+  const std::string model = json::parse(server.get("/v1/models").body)["data"][0]["id"];
+  const json ask = {{"model", model},     {"prompt", {"It was", "The long night of the old man was", "x"}},
+                    {"max_tokens", 80},   {"seed", 3},
+                    {"ignore_eos", true}, {"stream", true}};
+  const std::string body = ask.dump();
+  const auto whole = texts_of(server.send("POST", "/v1/completions", body).body, 3);
+  TestClient c = server.connect();
+  c.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n" + Program::authorization(kKey) +
+         "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  ASSERT_TRUE(c.wait_for(":30\n"));
+  const std::string id = field(c.buffered(), "id");
+  c.close();
+  const Reply again = server.get("/v1/streams/" + id.substr(0, id.find(':')));
+  EXPECT_EQ(texts_of(again.body, 3), whole);
+  EXPECT_EQ(server
+                .get("/v1/streams/" + id.substr(0, id.find(':')), kKey,
+                     "Last-Event-ID: " + id.substr(0, id.find(':')) + ":99999\r\n")
+                .status,
+            400);
+  server.end();
+}
+
+// A stream of a conversation is not run again behind another turn.
+TEST(ServeProgram, BrokenStreamsOfConversationsThatWentOnAreRefused) {
+  Program server({"--api-key", kKey});
+  const std::string body =
+      with(kAsk, {{"conversation_id", "c"}, {"max_tokens", 5000}, {"ignore_eos", true}, {"stream", true}}).dump();
+  TestClient c = server.connect();
+  c.send("POST /generate HTTP/1.1\r\nHost: localhost\r\n" + Program::authorization(kKey) +
+         "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  ASSERT_TRUE(c.wait_for(":3\n"));
+  const std::string id = field(c.buffered(), "id");
+  c.close();
+  Reply other;
+  for (int i = 0; i < 200 && other.status != 200;
+       ++i, usleep(25'000)) {  // 409 until the server knows that the client went
+    other = server.send("POST", "/generate", with(kAsk, {{"conversation_id", "c"}}).dump());
+  }
+  ASSERT_EQ(other.status, 200);
+  const Reply again = server.get("/v1/streams/" + id.substr(0, id.find(':')));
+  EXPECT_EQ(again.status, 409) << again.body.substr(0, 500);
+  EXPECT_EQ(json::parse(server.get("/v1/states/c").body)["turns"], 1);
+  server.end();
+}
+
+TEST(ServeProgram, NothingIsKeptThatIsNotToBeKept) {
+  Program server({"--api-key", kKey});
+  const std::string model = json::parse(server.get("/v1/models").body)["data"][0]["id"];
+  const json ask = {{"model", model}, {"input", "Who are you?"}, {"max_output_tokens", 8}, {"seed", 1}};
+  const std::string first = server.post("/v1/responses", ask)["id"];
+  const json kept = server.post("/v1/responses", with(ask, {{"previous_response_id", first}}));
+  const json not_kept = server.post("/v1/responses", with(ask, {{"previous_response_id", first}, {"store", false}}));
+  EXPECT_EQ(not_kept["output"][0]["content"], kept["output"][0]["content"]);
+  EXPECT_EQ(json::parse(server.get("/v1/states").body)["data"].size(), 1U);
+  EXPECT_EQ(server.send("POST", "/v1/responses", with(ask, {{"previous_response_id", not_kept["id"]}}).dump()).status,
+            404);
+  // An answer may be sent back as it came.
+  const json back = {
+      {{"role", "user"}, {"content", "Who are you?"}}, kept["output"][0], {{"role", "user"}, {"content", "Go on."}}};
+  server.post("/v1/responses", with(ask, {{"input", back}, {"store", false}}));
+  server.end();
+}
+
+TEST(ServeProgram, MessagesAndLogprobs) {
+  Program server({"--api-key", kKey});
+  const std::string model = json::parse(server.get("/v1/models").body)["data"][0]["id"];
+  json chat = {{"model", model},
+               {"messages", {{{"role", "user"}, {"content", "Who are you?"}}}},
+               {"max_tokens", 30},
+               {"seed", 1},
+               {"logprobs", true}};
+  const json answer = server.post("/v1/chat/completions", chat)["choices"][0];
+  const std::string text = answer["message"]["content"];
+  // Log probabilities end where the text does.
+  const json cut = server.post("/v1/chat/completions", with(chat, {{"stop", text.substr(12, 4)}}))["choices"][0];
+  EXPECT_EQ(cut["finish_reason"], "stop");
+  std::string spelled;
+  for (const json& t : cut["logprobs"]["content"]) spelled += t["token"];
+  EXPECT_TRUE(std::string(cut["message"]["content"]).starts_with(spelled)) << spelled;
+  chat["messages"].push_back(answer["message"]);
+  chat["messages"].push_back({{"role", "user"}, {"content", "Go on."}});
+  server.post("/v1/chat/completions", chat);
+  chat["messages"].back()["content"] = "a<|endoftext|>b";
+  EXPECT_EQ(error_code(server.send("POST", "/v1/chat/completions", chat.dump())), "control_token");
+  server.end();
+}
+
+// Pages of other origins, and names that lead here by DNS.
+TEST(ServeProgram, BrowsersOfOtherOriginsAreRefused) {
+  Program open({});
+  const std::string get = "GET /v1/states HTTP/1.1\r\nConnection: close\r\nHost: ";
+  const auto status = [&](const std::string& rest) {
+    TestClient c = open.connect();
+    c.send(get + rest + "\r\n\r\n");
+    return c.reply().status;
+  };
+  EXPECT_EQ(status("localhost:8080"), 200);
+  EXPECT_EQ(status("127.0.0.1"), 200);
+  EXPECT_EQ(status("evil.example"), 403);
+  EXPECT_EQ(status("localhost\r\nOrigin: http://evil.example"), 403);
+  EXPECT_EQ(status("localhost:8080\r\nOrigin: http://localhost:8080"), 200);
+  open.end();
+  Program cors({"--api-key", kKey, "--cors-origin", "https://app.example"});
+  EXPECT_EQ(cors.get("/v1/models", kKey, "Origin: https://app.example\r\n").headers.at("access-control-allow-origin"),
+            "https://app.example");
+  EXPECT_EQ(cors.send("POST", "/generate", kAsk.dump()).headers.at("access-control-allow-origin"),
+            "https://app.example");
+  cors.end();
 }
 
 TEST(ServeProgram, ConversationsOutliveTheProgram) {
@@ -195,12 +325,16 @@ TEST(ServeProgram, ErrorsSayWhatIsWrong) {
   EXPECT_EQ(wrong.status, 405);
   EXPECT_EQ(wrong.headers.at("allow"), "POST");
   EXPECT_EQ(server.get("/nothing").status, 404);
+  json forbidden = json::object();
+  for (int id = 0; id < 8192; ++id) forbidden[std::to_string(id)] = -100;
+  EXPECT_EQ(server.send("POST", "/generate", with(kAsk, {{"logit_bias", forbidden}}).dump()).status, 400);
   server.end();
 }
 
 TEST(ServeProgram, WhatMakesNoSenseIsRefusedAtTheStart) {
   EXPECT_EQ(krait({"serve", "--host", "0.0.0.0"}).code, 2);
   EXPECT_EQ(krait({"serve", "--api-key", "short"}).code, 2);
+  EXPECT_EQ(krait({"serve", "--port", "0", "--api-key", kKey, "--api-key", kKey}).code, 2);
   EXPECT_EQ(krait({"serve", "--tls-cert", "x"}).code, 2);
   EXPECT_EQ(krait({"serve", "--state-disk", "5"}).code, 2);
   const io::TestFolder folder;

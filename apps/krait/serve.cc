@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -32,8 +33,13 @@ using std::chrono::seconds;
 std::vector<KeyEntry> all_keys(const ServeArgs& a) {
   std::vector<KeyEntry> out;
   if (!a.api_keys.empty()) out = read_keys(a.api_keys);
-  for (size_t i = 0; i < a.api_key.size(); ++i)
-    out.push_back(key_from_secret(fmt::format("key{}", i + 1), a.api_key[i]));
+  for (size_t i = 0; i < a.api_key.size(); ++i) {
+    KeyEntry e = key_from_secret(fmt::format("key{}", i + 1), a.api_key[i]);
+    if (std::ranges::any_of(out, [&](const KeyEntry& o) { return o.sha256 == e.sha256; })) {
+      fail_usage("[serve] an API key is given twice");
+    }
+    out.push_back(std::move(e));
+  }
   return out;
 }
 
@@ -61,6 +67,11 @@ HttpOptions http_options(const ServeArgs& a, std::shared_ptr<spdlog::logger> log
   o.max_connections = static_cast<int>(a.max_connections);
   o.heartbeat = seconds(a.heartbeat);
   o.error_body = http_error_body;
+  if (!a.cors_origin.empty()) {
+    o.headers = {{"Access-Control-Allow-Origin", a.cors_origin},
+                 {"Access-Control-Expose-Headers", "X-Request-Id, X-Krait-Stream, Retry-After"},
+                 {"Vary", "Origin"}};
+  }
   o.on_failure = [log = std::move(log)](const std::string& id, const std::string& what) {
     log->warn("request={} error: {}", id, what);
   };
@@ -89,8 +100,16 @@ struct Server {
 // What listens, from the beginning: until the model is loaded, everything is answered with 503.
 struct Front {
   Front(const ServeArgs& a, std::shared_ptr<spdlog::logger> log)
-      : http(http_options(a, std::move(log)), [this](std::shared_ptr<Exchange> e) { handle(e); }) {}
+      : http(options(a, std::move(log)), [this](std::shared_ptr<Exchange> e) { handle(e); }) {}
   ~Front() { http.stop(); }
+
+  HttpOptions options(const ServeArgs& a, std::shared_ptr<spdlog::logger> log) {
+    HttpOptions o = http_options(a, std::move(log));
+    o.admit = [this](const HttpRequest& head) {
+      if (const Api* const there = api.load()) there->admit(head);
+    };
+    return o;
+  }
 
   void handle(const std::shared_ptr<Exchange>& e) {
     if (Api* const there = api.load()) return there->handle(e);
@@ -170,6 +189,7 @@ std::unique_ptr<Store> redis_of(const ServeArgs& a, const std::shared_ptr<spdlog
   RedisStoreOptions o;
   o.report = store_reports(log);
   o.url = a.redis;
+  o.timeout = std::chrono::milliseconds(1500);
   return open_redis_store(o);
 }
 
@@ -238,9 +258,10 @@ Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::log
 void reload(Server& server, Front& front) {
   const ServeArgs& a = server.args;
   try {
-    if (!a.api_keys.empty()) server.keys.replace(all_keys(a));
-    if (!a.tls_certificate.empty()) front.http.reload_tls();
+    std::vector<KeyEntry> keys = all_keys(a);
     open_log(*server.log, a.log_file, a.log_format);
+    if (!a.tls_certificate.empty()) front.http.reload_tls();
+    server.keys.replace(std::move(keys));
     server.log->info("reloaded keys, certificate and log file");
   } catch (const std::exception& e) {
     server.log->error("not reloaded: {}", e.what());
@@ -256,6 +277,20 @@ void wait_for_end(Server& server, Front& front, const sigset_t& signals) {
   }
 }
 
+// True: all answers were finished. A second signal ends the program at once: conversations hold whole turns only.
+bool drain(Server& server, const sigset_t& signals) {
+  auto draining =
+      std::async(std::launch::async, [&server] { return server.service.drain(seconds(server.args.drain)); });
+  while (draining.wait_for(seconds(0)) != std::future_status::ready) {
+    const timespec pause{0, 20'000'000};
+    const int got = sigtimedwait(&signals, nullptr, &pause);
+    if (got != SIGINT && got != SIGTERM) continue;
+    server.log->info("ended by a second signal; running answers were cut off");
+    std::_Exit(128 + got);
+  }
+  return draining.get();
+}
+
 void serve_until_end(Server& server, Front& front, const sigset_t& signals) {
   const ServeArgs& a = server.args;
   std::jthread engine([&server] { server.service.run(); });
@@ -265,7 +300,7 @@ void serve_until_end(Server& server, Front& front, const sigset_t& signals) {
   wait_for_end(server, front, signals);
   server.log->info("draining: running answers have {} s", a.drain);
   server.context.draining = true;
-  const bool finished = server.service.drain(seconds(a.drain));
+  const bool finished = drain(server, signals);
   front.http.drain(std::chrono::milliseconds(finished ? 5000 : 500));
   front.http.stop();
   server.service.stop();

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/dist_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -58,7 +59,9 @@ void open_log(spdlog::logger& log, const std::string& file, const std::string& f
     }
   }
   sink->set_formatter(log_format(format));
-  log.sinks() = {sink};
+  // Behind a sink with a lock: other threads may be logging.
+  if (log.sinks().empty()) log.sinks().push_back(std::make_shared<spdlog::sinks::dist_sink_mt>());
+  static_cast<spdlog::sinks::dist_sink_mt&>(*log.sinks().front()).set_sinks({sink});
 }
 
 }  // namespace krait::cli

@@ -55,7 +55,7 @@ void add_serve_options(Command& c, ServeArgs& a) {
   c.option("--max-body", a.max_body_mib, "MiB of a request");
   c.option("--heartbeat", a.heartbeat, "seconds of silence after which a stream says that it lives");
   c.choice("--log-format", a.log_format, {"text", "json"}, "of the log");
-  c.choice("--log-level", a.log_level, {"debug", "info", "warning", "error"}, "least severity that is logged");
+  c.choice("--log-level", a.log_level, {"info", "warning", "error"}, "least severity that is logged");
   c.option("--log-file", a.log_file, "log there instead of standard error; reopened on SIGHUP");
   c.flag("--log-prompts", a.log_prompts, "log what clients send, too");
   c.config("file of options (TOML: host = \"127.0.0.1\"), overridden by the command line");

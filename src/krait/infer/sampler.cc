@@ -123,7 +123,7 @@ std::vector<TokenLogit> Sampler::changed_logits(std::span<const float> logits, c
 std::vector<Sampler::Weighted> Sampler::weights(std::span<const float> logits, const TokenHistory& history) const {
   std::vector<TokenLogit> c = changed_logits(logits, history);
   const TokenLogit best = *std::min_element(c.begin(), c.end(), better);
-  if (best.logit == kForbidden) fail_data("[sampler] no token may be chosen: every logit is -infinity");
+  if (best.logit == kForbidden) fail_usage("[sampler] no token may be chosen: every logit is -infinity");
   if (params_.temperature == 0) return {{best.id, 1}};
   if (params_.top_k > 0 && params_.top_k < vocab_) {
     select_best(c, 0, static_cast<size_t>(params_.top_k));
@@ -147,7 +147,7 @@ std::vector<float> Sampler::changed(std::span<const float> logits, const TokenHi
   const std::vector<TokenLogit> c = changed_logits(logits, history);
   std::vector<float> out(c.size());
   std::ranges::transform(c, out.begin(), &TokenLogit::logit);
-  if (std::ranges::max(out) == kForbidden) fail_data("[sampler] no token may be chosen: every logit is -infinity");
+  if (std::ranges::max(out) == kForbidden) fail_usage("[sampler] no token may be chosen: every logit is -infinity");
   return out;
 }
 

@@ -34,7 +34,13 @@ std::vector<std::string> split(const std::string& path) {
 
 // Whether `path` has the form of a route's; what stands for {…} goes to `values`.
 bool matches(const char* form, const std::string& path, PathValues& values) {
-  const auto want = split(form), have = split(path);
+  const auto want = split(form);
+  auto have = split(path);
+  while (want.back() == "{model}" && have.size() > want.size()) {  // names of models may have slashes
+    const std::string last = std::move(have.back());
+    have.pop_back();
+    have.back() += "/" + last;
+  }
   if (want.size() != have.size()) return false;
   for (size_t i = 0; i < want.size(); ++i) {
     if (want[i].starts_with('{')) {
@@ -53,6 +59,15 @@ HttpResponse error_response(const ServeError& e) {
   if (e.retry_after()) r.headers.emplace_back("Retry-After", std::to_string(*e.retry_after()));
   if (e.status() == 401) r.headers.emplace_back("WWW-Authenticate", "Bearer");
   return r;
+}
+
+// A Host header: name or address, perhaps with a port.
+bool is_loopback(const std::string& host) {
+  const size_t colon = host.rfind(':');
+  const bool has_port = colon != std::string::npos && host.find(']', colon) == std::string::npos;
+  const std::string name = host.substr(0, has_port ? colon : host.size());
+  return name == "localhost" || name.ends_with(".localhost") || name == "[::1]" ||
+         (name.starts_with("127.") && name.find_first_not_of("0123456789.") == std::string::npos);
 }
 
 HttpResponse page_part(const std::string& type, std::string_view content) {
@@ -116,14 +131,11 @@ struct Api::Impl {
   }
 
   void respond(const ExchangePtr& exchange, const std::string& endpoint, HttpResponse response) {
-    if (!context.options.cors_origin.empty()) {
-      response.headers.emplace_back("Access-Control-Allow-Origin", context.options.cors_origin);
-      response.headers.emplace_back("Vary", "Origin");
-    }
     context.metrics.request(endpoint, response.status);
-    if (response.status >= 400) {
-      context.log.info("request={} method={} path={} status={}", exchange->request().id, exchange->request().method,
-                       endpoint, response.status);
+    const bool poll = endpoint == "/health" || endpoint == "/ready" || endpoint == "/metrics";
+    if (!poll || response.status >= 400) {
+      context.log.info("request={} from={} method={} path={} status={}", exchange->request().id,
+                       exchange->request().remote, exchange->request().method, endpoint, response.status);
     }
     exchange->respond(std::move(response));
   }
@@ -143,6 +155,7 @@ struct Api::Impl {
     std::string endpoint = "unknown";
     try {
       PathValues values;
+      check_origin(r);
       const Route* route = find_route(r, values, endpoint, exchange);
       if (route == nullptr) return;
       const KeyInfo key = route->guarded ? context.keys.check(r.header("authorization")) : KeyInfo{};
@@ -188,10 +201,31 @@ struct Api::Impl {
   static void check_content_type(const HttpRequest& r, const Route& route) {
     const std::string wants = route.request;
     if (wants.empty()) return;
-    const std::string* type = r.header("content-type");
     const std::string expected = wants == "binary" ? "application/octet-stream" : "application/json";
-    if (type != nullptr && !type->starts_with(expected)) {
+    const std::string* type = r.header("content-type");
+    std::string given = type == nullptr ? "" : type->substr(0, type->find(';'));
+    while (given.ends_with(' ')) given.pop_back();
+    std::ranges::transform(given, given.begin(),
+                           [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; });
+    if (given != expected) {
       throw ServeError(415, "unsupported_media_type", "[serve] this path wants Content-Type: " + expected);
+    }
+  }
+
+  // Pages of other origins may not use the server that a browser can reach, whether it asks for keys or not: neither by
+  // requests that need no preflight, nor under a name of theirs that leads here (DNS rebinding).
+  void check_origin(const HttpRequest& r) const {
+    const std::string* host = r.header("host");
+    if (context.keys.open() && host != nullptr && !is_loopback(*host)) {
+      throw ServeError(403, "wrong_host",
+                       "[serve] without API keys, this server answers to names of this machine only");
+    }
+    const std::string* origin = r.header("origin");
+    if (origin == nullptr) return;
+    const bool own = host != nullptr && (*origin == "http://" + *host || *origin == "https://" + *host);
+    const std::string& allowed = context.options.cors_origin;
+    if (!own && allowed != "*" && *origin != allowed) {
+      throw ServeError(403, "wrong_origin", "[serve] this server answers no pages of other origins (--cors-origin)");
     }
   }
 
@@ -222,18 +256,32 @@ struct Api::Impl {
     return {};
   }
 
+  // Long bodies are read on a worker: the IO threads have other clients.
   void generate(const ExchangePtr& exchange, Endpoint endpoint, const KeyInfo& key) {
+    constexpr size_t kLong = size_t{32} << 10;
+    auto pass = std::make_shared<Keys::Pass>(context.keys.enter(key));
+    if (exchange->request().body.size() < kLong) return begin(exchange, endpoint, key, *pass);
+    context.workers.post([this, exchange, endpoint, key, pass] {
+      try {
+        begin(exchange, endpoint, key, *pass);
+      } catch (...) {
+        fail(exchange, path_of(endpoint));
+      }
+    });
+  }
+
+  void begin(const ExchangePtr& exchange, Endpoint endpoint, const KeyInfo& key, Keys::Pass& pass) {
     const json body = checked(exchange->request(), schema_of(endpoint));
     auto asked = std::make_shared<const Asked>(read_request(endpoint, body, key, context.clock));
     if (context.options.log_prompts) context.log.info("id={} body={}", asked->id, dump(body));
-    std::make_shared<Call>(context, asked, key, context.keys.enter(key))->start(exchange);
+    std::make_shared<Call>(context, asked, key, std::move(pass))->start(exchange);
   }
 
   // Goes on with a stream: what was written is sent again, what was not is written now.
   void resume(const ExchangePtr& exchange, const std::string& id, const KeyInfo& key) {
     const auto record = context.streams.find(id, key.tenant);
     if (!record) throw ServeError(404, "stream_not_found", "[streams] there is no such stream (any more)");
-    const size_t from = first_wanted(exchange->request(), id);
+    const size_t from = first_wanted(exchange->request(), id, *record);
     std::shared_ptr<Call> call;
     bool finished = false;
     {
@@ -248,19 +296,22 @@ struct Api::Impl {
     }
     exchange->begin_stream({{"X-Krait-Stream", id}});
     const std::lock_guard lock(context.streams.mutex);
-    for (size_t i = from; i < record->events.size(); ++i) exchange->send(record->events[i]);
+    for (size_t i = std::max(from, record->first); i < record->end(); ++i)
+      exchange->send(record->events[i - record->first]);
     exchange->end_stream();
     context.metrics.request("/v1/streams/{response_id}", 200);
   }
 
   // The event after the one named in Last-Event-ID ("<response id>:<number>"); the first one without that header.
-  static size_t first_wanted(const HttpRequest& r, const std::string& id) {
+  size_t first_wanted(const HttpRequest& r, const std::string& id, const StreamRecord& record) const {
     const std::string* last = r.header("last-event-id");
     if (last == nullptr) return 0;
     size_t number = 0;
     const char* end = last->data() + last->size();
     const bool ours = last->starts_with(id + ":") && last->size() > id.size() + 1;
-    if (!ours || std::from_chars(last->data() + id.size() + 1, end, number).ptr != end) {
+    const auto read = ours ? std::from_chars(last->data() + id.size() + 1, end, number) : std::from_chars_result{};
+    const std::lock_guard lock(context.streams.mutex);
+    if (!ours || read.ec != std::errc() || read.ptr != end || number >= record.end()) {
       throw ServeError(400, "invalid_value", "[streams] Last-Event-ID is none of this stream", "Last-Event-ID");
     }
     return number + 1;
@@ -317,6 +368,13 @@ struct Api::Impl {
 Api::Api(ApiContext& context) : impl_(std::make_unique<Impl>(context)) {}
 Api::~Api() = default;
 void Api::handle(const ExchangePtr& exchange) { impl_->handle(exchange); }
+
+void Api::admit(const HttpRequest& head) const {
+  PathValues unused;
+  const bool guarded =
+      std::ranges::any_of(routes(), [&](const Route& r) { return r.guarded && matches(r.path, head.path, unused); });
+  if (guarded) impl_->context.keys.check(head.header("authorization"));
+}
 
 std::string http_error_body(int status, const std::string& message) {
   return dump(error_json(ServeError(status, status >= 500 ? "server_error" : "bad_request", message)));

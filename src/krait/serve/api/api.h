@@ -26,6 +26,8 @@ class Api {
   explicit Api(ApiContext& context);
   ~Api();
   void handle(const std::shared_ptr<Exchange>& exchange);  // a Handler; never throws
+  // HttpOptions::admit: nobody without a key sends a body. Throws ServeError 401.
+  void admit(const HttpRequest& head) const;
 
  private:
   struct Impl;

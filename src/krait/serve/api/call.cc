@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "krait/text/utf8.h"
+
 namespace krait::serve {
 namespace {
 
@@ -55,7 +57,7 @@ void Call::start(const std::shared_ptr<Exchange>& exchange, size_t from) {
     record_->call = weak_from_this();
   }
   watch(exchange);
-  context_.workers.post([self = shared_from_this()] { self->submit(0); });
+  submit(0);
 }
 
 bool Call::attach(const std::shared_ptr<Exchange>& exchange, size_t from) {
@@ -80,8 +82,10 @@ void Call::watch(const std::shared_ptr<Exchange>& exchange) {
 void Call::submit(int run) {
   for (size_t i = 0; i < asked_->requests.size(); ++i) {
     try {
+      GenerateRequest request = asked_->requests[i];
+      if (record_) request.thread.behind = record_->behind;  // of a stream that is run again
       const int64_t ticket =
-          context_.service.submit(asked_->requests[i], std::make_shared<Part>(shared_from_this(), run, i));
+          context_.service.submit(std::move(request), std::make_shared<Part>(shared_from_this(), run, i));
       bool late = false;
       {
         const std::lock_guard lock(inbox_mutex_);
@@ -142,10 +146,15 @@ void Call::work() {
 
 void Call::handle(Heard heard) {
   if (auto* began = std::get_if<Began>(&heard.what)) {
+    note_usage(began->usage);
     if (!std::exchange(begun_, true)) dialect_->begin(began->usage, emit_);
   } else if (auto* delta = std::get_if<Delta>(&heard.what)) {
     begun_ = true;
+    written_ += 1;
+    context_.metrics.token();
+    choice_ = delta->choice;
     dialect_->delta(*delta, emit_);
+    choice_ = -1;
   } else if (auto* ended = std::get_if<Ended>(&heard.what)) {
     on_ended(std::move(*ended));
   } else {
@@ -166,9 +175,9 @@ void Call::restart() {
   dialect_ = make_dialect(*asked_, context_);
   answers_.assign(answers_.size(), std::nullopt);
   open_parts_ = answers_.size();
-  emitted_ = 0;
+  emitted_.clear();
   begun_ = false;
-  context_.workers.post([self = shared_from_this(), run] { self->submit(run); });
+  submit(run);
 }
 
 void Call::on_ended(Ended e) {
@@ -189,7 +198,9 @@ void Call::on_ended(Ended e) {
 
 void Call::on_failed(const ServeError& e) {
   if (e.status() == kClientGone && !readers_.empty()) return restart();
-  const bool stream_begun = asked_->stream && begun_;
+  const bool heard_of = std::ranges::any_of(readers_, &Reader::begun);  // by a reader, in an earlier run
+  const bool stream_begun = asked_->stream && (begun_ || heard_of);
+  begun_ = stream_begun;
   if (stream_begun && e.status() != kClientGone) {
     add_event("error", dump(error_json(e)));
     const std::lock_guard lock(context_.streams.mutex);
@@ -211,32 +222,44 @@ void Call::finish(int status, const Answer* answer) {
   context_.metrics.request(path, status);
   if (answer != nullptr) context_.metrics.answer(path, *answer);
   const Usage u = answer != nullptr ? answer->usage : Usage{};
-  std::string line = fmt::format("id={} key={} path={} status={} prompt={} cached={} written={} miss={}", asked_->id,
-                                 key_.name.empty() ? "-" : key_.name, path, status, u.prompt_tokens, u.cached_tokens,
-                                 u.completion_tokens, name_of(u.miss));
+  std::string line = fmt::format("id={} request={} key={} path={} status={} prompt={} cached={} written={} miss={}",
+                                 asked_->id, first_->request().id, key_.name.empty() ? "-" : key_.name, path, status,
+                                 u.prompt_tokens, u.cached_tokens, written_, name_of(u.miss));
   if (answer != nullptr) {
     line += fmt::format(" queued_ms={:.1f} first_token_ms={:.1f} total_ms={:.1f}", answer->timing.queued * 1e3,
                         answer->timing.first_token * 1e3, answer->timing.total * 1e3);
   }
+  if (!asked_->user.empty()) line += " user=" + text::escape_controls(asked_->user);
   context_.log.info(line);
 }
 
-// Numbered; what an earlier run of the same stream has said already is not said again.
+// What the conversation is when the answer begins: if it is run again, it must be the same.
+void Call::note_usage(const Usage& usage) {
+  if (!record_) return;
+  const std::lock_guard lock(context_.streams.mutex);
+  record_->behind = usage.behind;
+}
+
+// Numbered; what an earlier run of the same stream has said already is not said again. Choices are counted apart: how
+// they take turns depends on what else runs.
 void Call::add_event(const std::string& event, std::string data) {
   const std::lock_guard lock(context_.streams.mutex);
-  const size_t number = emitted_++;
-  if (number < record_->events.size()) return;
-  context_.streams.append(*record_, {fmt::format("{}:{}", asked_->id, number), event, std::move(data)});
+  if (emitted_[choice_]++ < record_->of_choice[choice_]) return;
+  record_->of_choice[choice_] += 1;
+  context_.streams.append(*record_, {fmt::format("{}:{}", asked_->id, record_->end()), event, std::move(data)});
 }
 
 void Call::send_events() {
   const std::lock_guard lock(context_.streams.mutex);
+  size_t all_have = record_->end();
   for (Reader& r : readers_) {
     if (!std::exchange(r.begun, true)) r.exchange->begin_stream({{"X-Krait-Stream", asked_->id}});
-    for (; r.next < record_->events.size(); ++r.next) {
-      if (!r.exchange->send(record_->events[r.next])) break;
+    for (r.next = std::max(r.next, record_->first); r.next < record_->end(); ++r.next) {
+      if (!r.exchange->send(record_->events[r.next - record_->first])) break;
     }
+    if (!r.exchange->gone()) all_have = std::min(all_have, r.next);
   }
+  context_.streams.drop(*record_, all_have);
 }
 
 void Call::end_streams() {

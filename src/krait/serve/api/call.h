@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <variant>
@@ -19,7 +20,7 @@ class Call : public std::enable_shared_from_this<Call> {
   Call(ApiContext& context, std::shared_ptr<const Asked> asked, KeyInfo key, Keys::Pass pass,
        std::shared_ptr<StreamRecord> record = nullptr);
 
-  // Submits on a worker; everything else follows from the service's calls. `from`: the first event that is wanted.
+  // Submits it; everything else follows from the service's calls. `from`: the first event that is wanted.
   void start(const std::shared_ptr<Exchange>& exchange, size_t from = 0);
   // One more reader of a stream, even if the call is just being cancelled: it then runs once more. False: it is over.
   bool attach(const std::shared_ptr<Exchange>& exchange, size_t from);
@@ -55,6 +56,7 @@ class Call : public std::enable_shared_from_this<Call> {
   void on_failed(const ServeError& e);
   void finish(int status, const Answer* answer);
   void add_event(const std::string& event, std::string data);
+  void note_usage(const Usage& usage);
   void send_events();
   void end_streams();
   void watch(const std::shared_ptr<Exchange>& exchange);
@@ -81,7 +83,9 @@ class Call : public std::enable_shared_from_this<Call> {
   std::vector<Reader> readers_;
   std::vector<std::optional<Answer>> answers_;
   size_t open_parts_;
-  size_t emitted_ = 0;  // events
+  int64_t choice_ = -1;                // whose events are being made; -1: of the whole answer
+  std::map<int64_t, size_t> emitted_;  // events of this run, by choice
+  int64_t written_ = 0;                // tokens
   bool begun_ = false, over_ = false;
 };
 

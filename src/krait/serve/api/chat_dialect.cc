@@ -1,4 +1,6 @@
 // /v1/chat/completions: OpenAI's chats.
+#include <deque>
+
 #include "krait/serve/api/dialect.h"
 
 namespace krait::serve {
@@ -16,31 +18,34 @@ class ChatDialect : public Dialect {
         n_(asked.requests[0].n),
         model_(std::move(model)),
         tokenizer_(tokenizer),
-        logprobs_(static_cast<size_t>(n_), json::array()) {}
+        streams_(asked.stream),
+        choices_(static_cast<size_t>(n_)) {}
 
   void begin(const Usage&, const Emit& emit) override {
     for (int64_t i = 0; i < n_; ++i) emit("", chunk(i, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr));
   }
 
   void delta(const Delta& d, const Emit& emit) override {
-    json logprobs;
+    Choice& c = choices_[static_cast<size_t>(d.choice)];
     if (wants_logprobs_) {
       json one = entry(d.token_text, d.logprobs->chosen.logprob);
       one["top_logprobs"] = json::array();
-      for (const TokenLogprob& t : d.logprobs->top)
+      for (const TokenLogprob& t : d.logprobs->top) {
         one["top_logprobs"].push_back(entry(tokenizer_.token_bytes(t.id), t.logprob));
-      logprobs = {{"content", {one}}, {"refusal", nullptr}};
-      logprobs_[static_cast<size_t>(d.choice)].push_back(std::move(one));
+      }
+      c.logprobs.push_back(std::move(one));
+      c.tokens += 1;
     }
-    if (!d.text.empty() || wants_logprobs_)
-      emit("", chunk(d.choice, {{"content", d.text}}, std::move(logprobs), nullptr));
+    if (d.text.empty()) return;
+    emit("", chunk(d.choice, {{"content", d.text}}, streams_ ? take(c, c.tokens) : json(), nullptr));
   }
 
   void done(const Answer& a, const Emit& emit) override {
     for (size_t i = 0; i < a.choices.size(); ++i) {
       const std::string& rest = a.choices[i].last_text;
       const json delta = rest.empty() ? json::object() : json{{"content", rest}};
-      emit("", chunk(static_cast<int64_t>(i), delta, nullptr, a.choices[i].finish_reason));
+      const json logprobs = take(choices_[i], a.choices[i].ids.size());
+      emit("", chunk(static_cast<int64_t>(i), delta, logprobs, a.choices[i].finish_reason));
     }
     if (!include_usage_) return;
     json last = frame("chat.completion.chunk");
@@ -52,7 +57,7 @@ class ChatDialect : public Dialect {
   json whole(const Answer& a) override {
     json out = frame("chat.completion");
     for (size_t i = 0; i < a.choices.size(); ++i) {
-      const json logprobs = wants_logprobs_ ? json{{"content", logprobs_[i]}, {"refusal", nullptr}} : json();
+      const json logprobs = take(choices_[i], a.choices[i].ids.size());
       out["choices"].push_back(
           {{"index", i},
            {"message", {{"role", "assistant"}, {"content", a.choices[i].text}, {"refusal", nullptr}}},
@@ -65,6 +70,21 @@ class ChatDialect : public Dialect {
   }
 
  private:
+  struct Choice {
+    size_t tokens = 0, taken = 0;    // heard; told
+    std::deque<json> logprobs = {};  // of the tokens between: some may turn out to be part of a stop string
+  };
+
+  // Of the tokens that were not told yet, up to token `end`; null without log probabilities.
+  json take(Choice& c, size_t end) const {
+    if (!wants_logprobs_) return nullptr;
+    json list = json::array();
+    for (; c.taken < end && !c.logprobs.empty(); ++c.taken, c.logprobs.pop_front()) {
+      list.push_back(std::move(c.logprobs.front()));
+    }
+    return {{"content", std::move(list)}, {"refusal", nullptr}};
+  }
+
   static json entry(const std::string& bytes, double logprob) {
     json list = json::array();
     for (const char b : bytes) list.push_back(static_cast<uint8_t>(b));
@@ -88,7 +108,8 @@ class ChatDialect : public Dialect {
   int64_t n_;
   std::string model_;
   const text::Tokenizer& tokenizer_;
-  std::vector<json> logprobs_;  // of each choice
+  bool streams_;
+  std::vector<Choice> choices_;
 };
 
 }  // namespace

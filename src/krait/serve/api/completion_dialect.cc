@@ -1,5 +1,8 @@
 // /v1/completions: OpenAI's text completions.
+#include <deque>
+
 #include "krait/serve/api/dialect.h"
+#include "krait/serve/api/schema.h"
 
 namespace krait::serve {
 namespace {
@@ -13,20 +16,23 @@ class CompletionDialect : public Dialect {
         created_(asked.created),
         include_usage_(asked.include_usage),
         wants_logprobs_(asked.requests[0].logprobs.has_value()),
+        streams_(asked.stream),
         model_(std::move(model)),
         tokenizer_(tokenizer),
         choices_(asked.requests.size() * static_cast<size_t>(asked.requests[0].n)) {}
 
   void delta(const Delta& d, const Emit& emit) override {
     Choice& c = choices_[static_cast<size_t>(d.choice)];
-    const json logprobs = wants_logprobs_ ? add(d, c) : json();
-    c.offset += d.text.size();
-    if (!d.text.empty() || wants_logprobs_) emit("", chunk(d.choice, d.text, logprobs, nullptr));
+    if (wants_logprobs_) add(d, c);
+    c.offset += characters(d.text);
+    if (d.text.empty()) return;
+    emit("", chunk(d.choice, d.text, streams_ ? take(c, c.tokens) : json(), nullptr));
   }
 
   void done(const Answer& a, const Emit& emit) override {
     for (size_t i = 0; i < a.choices.size(); ++i) {
-      emit("", chunk(static_cast<int64_t>(i), a.choices[i].last_text, nullptr, a.choices[i].finish_reason));
+      const json logprobs = take(choices_[i], a.choices[i].ids.size());
+      emit("", chunk(static_cast<int64_t>(i), a.choices[i].last_text, logprobs, a.choices[i].finish_reason));
     }
     if (!include_usage_) return;
     json last = frame();
@@ -41,7 +47,7 @@ class CompletionDialect : public Dialect {
     for (size_t i = 0; i < a.choices.size(); ++i) {
       out["choices"].push_back({{"text", a.choices[i].text},
                                 {"index", i},
-                                {"logprobs", wants_logprobs_ ? choices_[i].logprobs : json()},
+                                {"logprobs", take(choices_[i], a.choices[i].ids.size())},
                                 {"finish_reason", a.choices[i].finish_reason}});
     }
     out["usage"] = usage_json(a.usage);
@@ -51,22 +57,30 @@ class CompletionDialect : public Dialect {
 
  private:
   struct Choice {
-    size_t offset = 0;  // bytes of text so far
-    json logprobs = {{"tokens", json::array()},
-                     {"token_logprobs", json::array()},
-                     {"top_logprobs", json::array()},
-                     {"text_offset", json::array()}};
+    size_t offset = 0;               // characters of text so far
+    size_t tokens = 0, taken = 0;    // heard; told
+    std::deque<json> logprobs = {};  // of the tokens between: some may turn out to be part of a stop string
   };
 
-  json add(const Delta& d, Choice& c) const {
+  void add(const Delta& d, Choice& c) const {
     json top = json::object();
     for (const TokenLogprob& t : d.logprobs->top) top[dump_key(tokenizer_.token_bytes(t.id))] = t.logprob;
-    const json one = {{"tokens", {d.token_text}},
-                      {"token_logprobs", {d.logprobs->chosen.logprob}},
-                      {"top_logprobs", {top}},
-                      {"text_offset", {c.offset}}};
-    for (const auto& [name, list] : one.items()) c.logprobs[name].push_back(list[0]);
-    return one;
+    c.logprobs.push_back({{"tokens", d.token_text},
+                          {"token_logprobs", d.logprobs->chosen.logprob},
+                          {"top_logprobs", std::move(top)},
+                          {"text_offset", c.offset}});
+    c.tokens += 1;
+  }
+
+  // Of the tokens that were not told yet, up to token `end`; null without log probabilities.
+  json take(Choice& c, size_t end) const {
+    if (!wants_logprobs_) return nullptr;
+    json out;
+    for (const char* name : {"tokens", "token_logprobs", "top_logprobs", "text_offset"}) out[name] = json::array();
+    for (; c.taken < end && !c.logprobs.empty(); ++c.taken, c.logprobs.pop_front()) {
+      for (auto& [name, list] : out.items()) list.push_back(c.logprobs.front()[name]);
+    }
+    return out;
   }
 
   // Two tokens may be parts of characters: each keeps an entry of its own.
@@ -102,7 +116,7 @@ class CompletionDialect : public Dialect {
 
   std::string id_;
   int64_t created_;
-  bool include_usage_, wants_logprobs_;
+  bool include_usage_, wants_logprobs_, streams_;
   std::string model_;
   const text::Tokenizer& tokenizer_;
   std::vector<Choice> choices_;

@@ -138,10 +138,9 @@ json operation(const Route& r) {
       answer == "generated" || answer == "completion" || answer == "chat_completion" || answer == "response";
   op["responses"]["200"] = {{"description", "OK"}, {"content", content_of(answer, streams)}};
   std::vector<int> errors = r.errors;
-  errors.insert(errors.end(), {400, 405, 431, 500, 503});
+  errors.insert(errors.end(), {400, 403, 405, 431, 500, 503});
   if (has_body) errors.insert(errors.end(), {408, 413, 415});
   if (r.guarded) errors.insert(errors.end(), {401, 429});
-  if (streams) errors.push_back(403);  // a priority that the key does not have
   for (const int status : errors) {
     op["responses"][std::to_string(status)] = {{"description", "an error"},
                                                {"content", {{"application/json", {{"schema", reference("error")}}}}}};

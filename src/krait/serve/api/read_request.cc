@@ -153,6 +153,7 @@ void read_response(const json& b, Asked& asked, GenerateRequest& r) {
   r.thread.conversation = text(b, "conversation");
   asked.store = value(b, "store", true);
   r.thread.keep = asked.store && !r.thread.conversation;
+  r.thread.discard = !asked.store;
   asked.echo = {{"temperature", value(b, "temperature", 1.0)},
                 {"top_p", value(b, "top_p", 1.0)},
                 {"max_output_tokens", r.max_tokens},
@@ -189,6 +190,7 @@ Asked read_request(Endpoint endpoint, const json& b, const KeyInfo& key, const C
   asked.id = new_id(id_prefix_of(endpoint));
   asked.created = std::chrono::duration_cast<std::chrono::seconds>(clock.wall().time_since_epoch()).count();
   asked.stream = value(b, "stream", false);
+  asked.user = text(b, "user").value_or("");
   if (has(b, "stream_options")) asked.include_usage = value(b["stream_options"], "include_usage", false);
 
   const bool of_generate = endpoint == Endpoint::kGenerate;

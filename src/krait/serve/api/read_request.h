@@ -21,6 +21,7 @@ struct Asked {
   std::string id;                         // of the response
   int64_t created = 0;                    // unix seconds
   std::vector<GenerateRequest> requests;  // several: a list of prompts; the first one's id is `id`
+  std::string user;                       // as the client says: for the log
   bool stream = false, include_usage = false, store = false;
   std::optional<std::string> previous_response;
   nlohmann::json echo;  // fields that come back: metadata, temperature, …

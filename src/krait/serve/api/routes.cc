@@ -19,7 +19,7 @@ const std::vector<Route>& routes() {
        "Goes on with a broken stream, after the event named in Last-Event-ID",
        "",
        "stream",
-       {404}},
+       {404, 409}},
       {"GET", "/v1/models", "The model that this server runs", "", "models", {}},
       {"GET", "/v1/models/{model}", "The same, by its name", "", "model", {404}},
       {"POST", "/tokenize", "Text to token ids", "tokenize", "tokens", {}},

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <regex>
@@ -20,10 +22,6 @@ using nlohmann::json;
 struct Fault {
   std::string path, code, rule;
 };
-
-size_t characters(const std::string& s) {
-  return static_cast<size_t>(std::ranges::count_if(s, [](char c) { return (c & 0xC0) != 0x80; }));
-}
 
 bool is_integer(const json& v) {
   return v.is_number_integer() || (v.is_number_float() && std::trunc(v.get<double>()) == v.get<double>());
@@ -79,10 +77,20 @@ std::optional<Fault> check_size(size_t n, const json& schema, const char* least,
   return {};
 }
 
+// Compiled once: there are as many as the schemas have.
+const std::regex& pattern_of(const std::string& text) {
+  static std::mutex mutex;
+  static std::map<std::string, std::regex> compiled;
+  const std::lock_guard lock(mutex);
+  const auto it = compiled.find(text);
+  return it != compiled.end() ? it->second : compiled.emplace(text, std::regex(text)).first->second;
+}
+
 std::optional<Fault> check_string(const json& v, const json& schema, const std::string& path) {
   const auto& s = v.get_ref<const std::string&>();
   if (auto f = check_size(characters(s), schema, "minLength", "maxLength", "characters", path)) return f;
-  if (schema.contains("pattern") && !std::regex_search(s, std::regex(schema["pattern"].get<std::string>()))) {
+  if (schema.contains("pattern") &&
+      !std::regex_search(s, pattern_of(schema["pattern"].get_ref<const std::string&>()))) {
     return Fault{path, "invalid_value", fmt::format("does not have the form {}", schema["pattern"].get<std::string>())};
   }
   return {};
@@ -110,9 +118,9 @@ std::optional<Fault> check_object(const json& v, const json& schema, const std::
     }
   }
   if (auto f = check_size(v.size(), schema, "minProperties", "maxProperties", "members", path)) return f;
-  const json none = json::object();
-  const json& properties = schema.contains("properties") ? schema["properties"] : none;
-  const json others = schema.value("additionalProperties", json(true));
+  static const json kNone = json::object(), kAny = true;
+  const json& properties = schema.contains("properties") ? schema["properties"] : kNone;
+  const json& others = schema.contains("additionalProperties") ? schema["additionalProperties"] : kAny;
   for (const auto& [name, value] : v.items()) {
     const std::string here = member(path, name);
     if (schema.contains("propertyNames") && check(json(name), schema["propertyNames"], here)) {
@@ -138,6 +146,32 @@ std::optional<Fault> check_any(const json& v, const json& all, const std::string
     if (!nearest || nearest->code == "invalid_type" || f->path.size() > nearest->path.size()) nearest = std::move(f);
   }
   return nearest;
+}
+
+std::optional<Fault> check(const json& v, const json& schema, const std::string& path) {
+  if (schema.contains("type")) {
+    if (auto f = check_type(v, schema["type"], path)) return f;
+  }
+  if (schema.contains("enum") && std::ranges::find(schema["enum"], v) == schema["enum"].end()) {
+    return Fault{path, "invalid_value", fmt::format("must be one of {}", schema["enum"].dump())};
+  }
+  if (schema.contains("const") && v != schema["const"]) {
+    return Fault{path, "invalid_value", fmt::format("must be {}", schema["const"].dump())};
+  }
+  std::optional<Fault> f;
+  if (v.is_number()) f = check_number(v, schema, path);
+  if (v.is_string()) f = check_string(v, schema, path);
+  if (v.is_array()) f = check_array(v, schema, path);
+  if (v.is_object()) f = check_object(v, schema, path);
+  if (f) return f;
+  if (schema.contains("anyOf")) {
+    if ((f = check_any(v, schema["anyOf"], path))) return f;
+  }
+  if (schema.contains("not") && !check(v, schema["not"], path)) {
+    return Fault{path, "invalid_value", schema["not"].value("description", "must not be this")};
+  }
+  if (schema.contains("if") && !check(v, schema["if"], path)) return check(v, schema["then"], path);
+  return {};
 }
 
 void know_keywords(const json& schema) {
@@ -167,39 +201,25 @@ void know_keywords(const json& schema) {
                                               "default",
                                               "examples",
                                               "contains"};
-  for (const auto& [name, unused] : schema.items()) {
+  for (const auto& [name, part] : schema.items()) {
     if (!known.contains(name)) throw Error(ErrorCode::kInternal, "[schema] no such keyword: " + name);
+    if (name == "properties") {
+      for (const auto& [unused, one] : part.items()) know_keywords(one);
+    } else if (name == "anyOf") {
+      for (const json& one : part) know_keywords(one);
+    } else if (part.is_object() && name != "default" && name != "const") {
+      know_keywords(part);
+    }
   }
-}
-
-std::optional<Fault> check(const json& v, const json& schema, const std::string& path) {
-  know_keywords(schema);
-  if (schema.contains("type")) {
-    if (auto f = check_type(v, schema["type"], path)) return f;
-  }
-  if (schema.contains("enum") && std::ranges::find(schema["enum"], v) == schema["enum"].end()) {
-    return Fault{path, "invalid_value", fmt::format("must be one of {}", schema["enum"].dump())};
-  }
-  if (schema.contains("const") && v != schema["const"]) {
-    return Fault{path, "invalid_value", fmt::format("must be {}", schema["const"].dump())};
-  }
-  std::optional<Fault> f;
-  if (v.is_number()) f = check_number(v, schema, path);
-  if (v.is_string()) f = check_string(v, schema, path);
-  if (v.is_array()) f = check_array(v, schema, path);
-  if (v.is_object()) f = check_object(v, schema, path);
-  if (f) return f;
-  if (schema.contains("anyOf")) {
-    if ((f = check_any(v, schema["anyOf"], path))) return f;
-  }
-  if (schema.contains("not") && !check(v, schema["not"], path)) {
-    return Fault{path, "invalid_value", schema["not"].value("description", "must not be this")};
-  }
-  if (schema.contains("if") && !check(v, schema["if"], path)) return check(v, schema["then"], path);
-  return {};
 }
 
 }  // namespace
+
+size_t characters(const std::string& text) {
+  return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+void check_keywords(const json& schema) { know_keywords(schema); }
 
 void check_schema(const json& value, const json& schema) {
   const auto f = check(value, schema, "");

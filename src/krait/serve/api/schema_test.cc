@@ -62,7 +62,7 @@ TEST(Schema, AlternativesNameTheNearestFault) {
   EXPECT_EQ(fault({"x", 1}, schema), "[1]: invalid_type");
 }
 
-TEST(Schema, UnknownKeywordIsOurBug) { EXPECT_THROW(check_schema(1, {{"minimun", 1}}), Error); }
+TEST(Schema, UnknownKeywordIsOurBug) { EXPECT_THROW(check_keywords({{"items", {{"minimun", 1}}}}), Error); }
 
 TEST(Schema, Bodies) {
   EXPECT_EQ(parse_body(R"({"a": 1})")["a"], 1);

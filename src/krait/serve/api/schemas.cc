@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "krait/core/error.h"
+#include "krait/serve/api/schema.h"
 
 namespace krait::serve {
 namespace {
@@ -150,17 +151,28 @@ json completion_schema(const ApiOptions& o) {
   return only_when_streaming(object(std::move(p), {"model", "prompt"}));
 }
 
+// Members that answers have and that say nothing: a client may send an answer back as it came.
+json nothing() { return {{"anyOf", json::array({{{"type", "null"}}, {{"type", "array"}, {"maxItems", 0}}})}}; }
+
 json content_schema(size_t least) {
-  const json part = object(
-      {{"type", {{"type", "string"}, {"enum", {"text", "input_text", "output_text"}}}}, {"text", string(least, "")}},
-      {"type", "text"});
+  const json part = object({{"type", {{"type", "string"}, {"enum", {"text", "input_text", "output_text"}}}},
+                            {"text", string(least, "")},
+                            {"annotations", nothing()},
+                            {"logprobs", nothing()}},
+                           {"type", "text"});
   const json parts = {{"type", "array"}, {"items", part}, {"minItems", least}, {"maxItems", 64}};
   return {{"anyOf", json::array({string(least, "a text"), parts})}};
 }
 
 json message_schema(json roles, size_t least) {
-  return object({{"role", {{"type", "string"}, {"enum", std::move(roles)}}}, {"content", content_schema(least)}},
-                {"role", "content"});
+  json p = {{"role", {{"type", "string"}, {"enum", std::move(roles)}}},
+            {"content", content_schema(least)},
+            {"type", {{"const", "message"}}},
+            {"id", {{"type", {"string", "null"}}, {"maxLength", 256}}},
+            {"status", {{"type", {"string", "null"}}, {"enum", {"completed", "incomplete", "in_progress", nullptr}}}}};
+  for (const char* name : {"refusal", "annotations", "audio", "function_call", "tool_calls", "phase"})
+    p[name] = nothing();
+  return object(std::move(p), {"role", "content"});
 }
 
 // There must be something that the user says.
@@ -255,7 +267,9 @@ RequestSchemas::RequestSchemas(const ApiOptions& o)
                                {"minimum", 0},
                                {"maximum", int64_t{1} << 31},
                                {"description", "turns that stay"}}}},
-                            {"turns"})}})) {}
+                            {"turns"})}})) {
+  for (const auto& [unused, schema] : all_->items()) check_keywords(schema);
+}
 
 RequestSchemas::~RequestSchemas() = default;
 

@@ -30,6 +30,11 @@ void StreamLog::append(StreamRecord& record, SseEvent event) {
   trim();
 }
 
+void StreamLog::drop(StreamRecord& record, size_t to) {
+  if (record.kept) return;
+  for (; record.first < to; ++record.first) record.events.pop_front();
+}
+
 // Under the lock.
 void StreamLog::trim() {
   while (!order_.empty() && (bytes_ > max_bytes_ || clock_.steady() - order_.front().at > ttl_)) {

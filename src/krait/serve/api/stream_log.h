@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,12 +21,17 @@ struct Asked;
 // One stream, as far as it got.
 struct StreamRecord {
   std::string tenant;
-  std::shared_ptr<const Asked> asked;  // to run it again
-  std::vector<SseEvent> events;        // ids "<response id>:<number from 0>"
-  bool finished = false;               // the last event is there
-  std::weak_ptr<Call> call;            // who writes it now
+  std::shared_ptr<const Asked> asked;   // to run it again
+  std::deque<SseEvent> events;          // ids "<response id>:<number from 0>"
+  size_t first = 0;                     // number of the first of them: earlier ones were dropped for want of memory
+  std::map<int64_t, size_t> of_choice;  // how many events each choice has, those of the whole answer under -1
+  std::optional<std::string> behind;    // the response that the conversation stood at (Usage::behind)
+  bool finished = false;                // the last event is there
+  std::weak_ptr<Call> call;             // who writes it now
   size_t bytes = 0;
   bool kept = true;  // still findable
+
+  size_t end() const { return first + events.size(); }
 };
 
 // Thread-safe; so is a record while `mutex` is held.
@@ -38,6 +44,8 @@ class StreamLog {
   // Null: not known (any more), or another tenant's.
   std::shared_ptr<StreamRecord> find(const std::string& id, const std::string& tenant);
   void append(StreamRecord& record, SseEvent event);  // under `mutex`
+  // Events before number `to` of a record that is not kept: all its readers have them. Under `mutex`.
+  static void drop(StreamRecord& record, size_t to);
 
   std::mutex mutex;
 

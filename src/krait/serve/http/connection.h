@@ -80,6 +80,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   bool parse();  // what is in in_; false: an error was reported
+  bool admit();
   void call_handler();
   void report(int status, const std::string& message);
 
@@ -230,6 +231,7 @@ inline asio::awaitable<bool> Connection::handshake() {
 inline void Connection::report(int status, const std::string& message) {
   Framing framing;
   if (!refused_) framing.id = core_->new_id();
+  framing.extra = core_->options.headers;
   farewell_ = true;
   last_words_ = format_response(core_->report(status, message), framing);
 }
@@ -241,6 +243,22 @@ inline bool Connection::parse() {
   ++core_->malformed;
   report(parser_->problem()->status, parser_->problem()->message);
   return false;
+}
+
+// False: refused for what its headers say; nothing of the body is read.
+inline bool Connection::admit() {
+  if (!core_->options.admit) return true;
+  try {
+    core_->options.admit(parser_->head());
+    return true;
+  } catch (const ServeError& e) {
+    Framing framing;
+    framing.id = core_->new_id();
+    framing.extra = core_->options.headers;
+    farewell_ = true;
+    last_words_ = format_response(error_response(e), framing);
+    return false;
+  }
 }
 
 inline asio::awaitable<bool> Connection::read_request() {
@@ -257,6 +275,7 @@ inline asio::awaitable<bool> Connection::read_request() {
       if (parser_->done()) co_return true;
       if (!in_body && parser_->header_done()) {
         in_body = true;
+        if (!admit()) co_return false;
         deadline = now() + options.body_timeout;
         if (parser_->expects_continue() && in_.empty()) out_ += "HTTP/1.1 100 Continue\r\n\r\n";
         write_some();
@@ -290,6 +309,7 @@ inline void Connection::call_handler() {
     request.id = core_->new_id();
   }
   framing.id = request.id;
+  framing.extra = core_->options.headers;
   request.remote = remote_;
   Loop* loop = &loop_;
   answer_ = std::make_shared<Answer>(

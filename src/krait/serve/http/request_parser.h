@@ -29,6 +29,7 @@ class RequestParser {
   const std::optional<Problem>& problem() const { return problem_; }
 
   // Once the header is done.
+  const HttpRequest& head() const { return request_; }         // without the body
   bool expects_continue() const { return expects_continue_; }  // and there is a body to wait for
   bool keep_alive() const { return keep_alive_; }
   int minor_version() const { return minor_version_; }  // 0, 1: HTTP/1.x

@@ -100,6 +100,7 @@ std::string begin_head(int status, const Headers& headers, const Framing& framin
     if (!is_framing(name)) append_header(out, name, value);
   }
   if (!framing.id.empty() && !has_header(headers, "x-request-id")) append_header(out, "X-Request-Id", framing.id);
+  for (const auto& [name, value] : framing.extra) append_header(out, name, value);
   if (!framing.keep_alive) append_header(out, "Connection", "close");
   if (framing.keep_alive && framing.minor_version == 0) append_header(out, "Connection", "keep-alive");
   return out;

@@ -14,6 +14,7 @@ struct Framing {
   bool keep_alive = false;  // the connection stays open
   int minor_version = 1;    // of HTTP/1.x; 0 knows no chunks: a stream ends with the connection
   std::string id;           // goes out as X-Request-Id
+  Headers extra = {};       // go out with every answer
 
   bool chunked() const { return minor_version >= 1; }
 };

@@ -29,6 +29,10 @@ struct HttpOptions {
   // Makes the body of errors that the server itself reports (400, 408, 413, 417, 431, 500, 501, 503, 505); JSON.
   // Without it, and for what the handler throws: error_response() of response.h, OpenAI's form.
   std::string (*error_body)(int status, const std::string& message) = nullptr;
+  // Looks at every request when its headers are there, before any of its body is read; throws ServeError to refuse it.
+  // On an IO thread.
+  std::function<void(const HttpRequest& head)> admit;
+  Headers headers = {};  // of every answer
   // For the log: what the handler, or what it posted, threw and the client is told nothing of but "500". On an IO
   // thread; must not throw.
   std::function<void(const std::string& request_id, const std::string& what)> on_failure;

@@ -107,9 +107,10 @@ void Metrics::request(const std::string& endpoint, int status) {
   impl_->requests.Add({{"endpoint", endpoint}, {"status", std::to_string(status)}}).Increment();
 }
 
+void Metrics::token() { impl_->tokens.Increment(); }
+
 void Metrics::answer(const std::string& endpoint, const Answer& a) {
   impl_->latency.Add({{"endpoint", endpoint}}, kLatency).Observe(a.timing.total);
-  impl_->tokens.Increment(static_cast<double>(a.usage.completion_tokens));
 }
 
 ServiceProbe Metrics::probe() {

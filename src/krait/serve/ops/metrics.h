@@ -26,6 +26,7 @@ class Metrics {
   ~Metrics();
 
   void request(const std::string& endpoint, int status);           // of any kind
+  void token();                                                    // was written
   void answer(const std::string& endpoint, const Answer& answer);  // a generation that ended
   ServiceProbe probe();
 

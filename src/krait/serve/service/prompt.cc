@@ -1,10 +1,13 @@
 #include "krait/serve/service/prompt.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
 #include <string_view>
 
 #include "krait/core/error.h"
+#include "krait/serve/serve_error.h"
 
 namespace krait::serve {
 namespace {
@@ -128,6 +131,29 @@ PromptIds tokenize_chat(const text::Tokenizer& tokenizer, const ChatText& chat) 
   out.cuts.erase(twice.begin(), twice.end());
   std::erase_if(out.cuts, [&](int64_t c) { return c == 0 || c == std::ssize(out.ids); });
   return out;
+}
+
+ControlTexts::ControlTexts(const text::Tokenizer& tokenizer) {
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    if (!tokenizer.is_special(id)) continue;
+    std::string text = tokenizer.token_bytes(id);
+    // As written, not only as a token: vocabularies have unused ids and bytes among their special ones.
+    const auto ids =
+        text.empty() ? std::vector<int32_t>{} : tokenizer.encode(text, {.add_special = false, .parse_special = true});
+    if (ids.size() == 1 && ids.front() == id) texts_.push_back(std::move(text));
+  }
+}
+
+void ControlTexts::refuse_in(const std::vector<text::Message>& messages) const {
+  for (size_t i = 0; i < messages.size(); ++i) {
+    for (const std::string& text : texts_) {
+      if (messages[i].content.find(text) == std::string::npos) continue;
+      throw ServeError(
+          400, "control_token",
+          fmt::format("[request] message {} holds '{}', which is a token of its own for this model", i, text),
+          "messages");
+    }
+  }
 }
 
 std::vector<int32_t> ids_with_answer(const text::Tokenizer& tokenizer, const text::ChatTemplate& chat,

@@ -29,6 +29,17 @@ struct PromptIds {
 };
 PromptIds tokenize_chat(const text::Tokenizer& tokenizer, const ChatText& chat);
 
+// Texts of special tokens. Within a message they would become these tokens: one could write turns of others.
+class ControlTexts {
+ public:
+  explicit ControlTexts(const text::Tokenizer& tokenizer);
+  // Throws ServeError 400 "control_token" if a message holds one.
+  void refuse_in(const std::vector<text::Message>& messages) const;
+
+ private:
+  std::vector<std::string> texts_;
+};
+
 // What a later request with `messages`, this answer and more begins with, up to the end of the answer; empty if that
 // cannot be told.
 std::vector<int32_t> ids_with_answer(const text::Tokenizer& tokenizer, const text::ChatTemplate& chat,

@@ -46,6 +46,7 @@ Service::Impl::Impl(const Model& m, const text::Tokenizer& t, const text::ChatTe
                     Conversations& cs, const Clock& ck, const ServiceOptions& o, ServiceProbe p)
     : model(m),
       tokenizer(t),
+      control(t),
       chat(ct),
       cache(pc),
       conversations(cs),
@@ -203,6 +204,9 @@ ServeError Service::Impl::fault(const Job& job, std::exception_ptr error) const 
     std::rethrow_exception(error);
   } catch (const ServeError& e) {
     return e;
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::kUsage) return current_serve_error();  // of the request
+    if (probe.fault) probe.fault(id, e.what());
   } catch (const std::exception& e) {
     if (probe.fault) probe.fault(id, e.what());
   } catch (...) {

@@ -31,6 +31,9 @@ struct Thread {
   std::optional<std::string> conversation;       // by its id; begun if it does not exist
   std::optional<std::string> previous_response;  // behind that response; from one that is not the last, a fork
   bool keep = false;                             // without either: keep this request as a new conversation
+  bool discard = false;                          // with previous_response: go on behind it, and keep nothing of it
+  // The conversation must stand behind this response ("": at its beginning); else 409 "conversation_changed".
+  std::optional<std::string> behind = {};
 };
 
 struct GenerateRequest {
@@ -67,10 +70,11 @@ struct ChoiceEnd {
 };
 
 struct Usage {
-  int64_t prompt_tokens = 0;            // all of the input, and of the conversation before it
-  int64_t cached_tokens = 0;            // of them: not read, because a state had read them
-  int64_t completion_tokens = 0;        // over all choices
-  MissReason miss = MissReason::kNone;  // why cached_tokens is not larger
+  int64_t prompt_tokens = 0;               // all of the input, and of the conversation before it
+  int64_t cached_tokens = 0;               // of them: not read, because a state had read them
+  int64_t completion_tokens = 0;           // over all choices
+  MissReason miss = MissReason::kNone;     // why cached_tokens is not larger
+  std::optional<std::string> behind = {};  // with a thread: the conversation's last response before this one, or ""
 };
 struct Timing {  // seconds
   double queued = 0, prefill = 0, decode = 0, total = 0;

@@ -9,6 +9,7 @@
 
 #include "krait/serve/service/job.h"
 #include "krait/serve/service/pass_budget.h"
+#include "krait/serve/service/prompt.h"
 #include "krait/serve/service/request_queue.h"
 #include "krait/serve/service/task_queue.h"
 
@@ -85,6 +86,7 @@ struct Service::Impl {
 
   const Model& model;
   const text::Tokenizer& tokenizer;
+  const ControlTexts control;
   const text::ChatTemplate* chat;
   PrefixCache& cache;
   Conversations& conversations;

@@ -118,7 +118,9 @@ void Service::Impl::start(const JobPtr& job) {
     return fail(job, fault(*job, std::current_exception()));
   }
   running.push_back(job);
-  job->usage = {job->prompt_tokens(), job->hit.length, 0, job->hit.reason};
+  job->usage.prompt_tokens = job->prompt_tokens();
+  job->usage.cached_tokens = job->hit.length;
+  job->usage.miss = job->hit.reason;
   if (probe.queued) probe.queued(seconds(job->started - job->submitted));
   if (probe.prompt) probe.prompt(job->usage);
   tell(*job, [&](Listener& l) { l.started(job->usage); });

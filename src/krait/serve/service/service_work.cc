@@ -50,6 +50,17 @@ void Service::Impl::prepare(const JobPtr& job) {
 void Service::Impl::open_conversation(Job& job) {
   const Thread& t = job.request.thread;
   const std::string& tenant = job.request.tenant;
+  if (t.previous_response && t.discard) {  // only looked at
+    const Conversations::Place place = conversations.find_response(tenant, *t.previous_response);
+    const Conversation c = conversations.get(tenant, place.conversation);
+    if (c.imported > 0) {
+      throw ServeError(400, "not_supported",
+                       "[request] behind an imported state, nothing can be read without being kept", "store");
+    }
+    job.all = c.ids(place.turns);
+    job.before = std::ssize(job.all);
+    return;
+  }
   if (t.previous_response) {
     hold_behind(job, *t.previous_response);
   } else {
@@ -57,6 +68,10 @@ void Service::Impl::open_conversation(Job& job) {
     job.hold = conversations.hold(tenant, t.conversation.value_or("conv_" + job.request.id), true);
   }
   const Conversation& c = job.hold->conversation();
+  job.usage.behind = c.turns.empty() ? "" : c.turns.back().response_id;
+  if (t.behind && *t.behind != *job.usage.behind) {
+    throw ServeError(409, "conversation_changed", "[serve] the conversation has gone on since");
+  }
   job.imported = c.imported;
   job.all = c.ids();
   job.before = std::ssize(job.all);
@@ -86,6 +101,7 @@ void Service::Impl::tokenize(Job& job) const {
   } else if (input.text) {
     prompt.ids = tokenizer.encode(*input.text, {.add_special = begins, .parse_special = true});
   } else {
+    control.refuse_in(input.messages);
     prompt = tokenize_chat(tokenizer,
                            begins ? render_chat(*chat, input.messages) : render_continuation(*chat, input.messages));
   }
