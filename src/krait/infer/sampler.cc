@@ -19,6 +19,12 @@ void require(bool ok, const std::string& rule) {
   if (!ok) fail_usage("[sampler] " + rule);
 }
 
+// No token is left: the request forbids them all, or the model makes no sense.
+[[noreturn]] void fail_none(const SamplerParams& p) {
+  throw Error(p.logit_bias.empty() ? ErrorCode::kBadData : ErrorCode::kUsage,
+              "[sampler] no token may be chosen: every logit is -infinity");
+}
+
 // Larger logit first, equal ones by id: a strict total order, so that every selection below is unique.
 bool better(const TokenLogit& a, const TokenLogit& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
@@ -123,7 +129,7 @@ std::vector<TokenLogit> Sampler::changed_logits(std::span<const float> logits, c
 std::vector<Sampler::Weighted> Sampler::weights(std::span<const float> logits, const TokenHistory& history) const {
   std::vector<TokenLogit> c = changed_logits(logits, history);
   const TokenLogit best = *std::min_element(c.begin(), c.end(), better);
-  if (best.logit == kForbidden) fail_usage("[sampler] no token may be chosen: every logit is -infinity");
+  if (best.logit == kForbidden) fail_none(params_);
   if (params_.temperature == 0) return {{best.id, 1}};
   if (params_.top_k > 0 && params_.top_k < vocab_) {
     select_best(c, 0, static_cast<size_t>(params_.top_k));
@@ -147,7 +153,7 @@ std::vector<float> Sampler::changed(std::span<const float> logits, const TokenHi
   const std::vector<TokenLogit> c = changed_logits(logits, history);
   std::vector<float> out(c.size());
   std::ranges::transform(c, out.begin(), &TokenLogit::logit);
-  if (std::ranges::max(out) == kForbidden) fail_usage("[sampler] no token may be chosen: every logit is -infinity");
+  if (std::ranges::max(out) == kForbidden) fail_none(params_);
   return out;
 }
 

@@ -193,7 +193,9 @@ TEST(Sampler, NonFiniteLogitsAreRefused) {
   }
   SamplerParams none = at(1);
   for (int32_t id = 0; id < 8; ++id) none.logit_bias[id] = -kInf;
-  EXPECT_EQ(code_of([&] { Sampler(none, 8).pick(random_logits(8, 1), {}, rng); }), ErrorCode::kBadData);
+  EXPECT_EQ(code_of([&] { Sampler(none, 8).pick(random_logits(8, 1), {}, rng); }), ErrorCode::kUsage);
+  const std::vector<float> all_forbidden(8, -kInf);
+  EXPECT_EQ(code_of([&] { Sampler(at(1), 8).pick(all_forbidden, {}, rng); }), ErrorCode::kBadData);
 }
 
 TEST(Sampler, OptionsThatMakeNoSenseAreErrors) {
