@@ -140,12 +140,14 @@ TEST_F(CliEdges, UnknownCommandsAreNamedWithWhatIsNear) {
   EXPECT_EQ(near.code, 2);
   EXPECT_EQ(near.err, "krait: [krait] unknown command 'inspct'; did you mean 'inspect'?\n");
   EXPECT_THAT(krait({"token"}).err, HasSubstr("did you mean 'tokenize'?"));
-  EXPECT_THAT(krait({"frob"}).err, HasSubstr("unknown command 'frob'; the commands are run, logits"));
+  EXPECT_THAT(krait({"frob"}).err, HasSubstr("unknown command 'frob'; the commands are run, serve, logits"));
   EXPECT_THAT(krait({}).err, HasSubstr("a command is wanted; the commands are run"));
   EXPECT_THAT(krait({"state", "frok"}).err, HasSubstr("[state] unknown command 'frok'; did you mean 'fork'?"));
   const Finished none = krait({"state"});
   EXPECT_EQ(none.code, 2);
   EXPECT_THAT(none.err, HasSubstr("[state] a command is wanted; the commands are info, diff, fork"));
+  // A command that has one of its own may stand by itself.
+  EXPECT_EQ(krait({"bench", model(), "-p", "2", "-n", "0", "-r", "1", "--no-roofline"}).code, 0);
 }
 
 TEST_F(CliEdges, NoIdsHaveNoLogits) {

@@ -219,7 +219,7 @@ checks.positive_data_acceptance.expected-statuses = [200, 400, 409]
     command = [schemathesis, "--config-file", config, "run", s.url + "/openapi.json", "--checks", "all", "--header", f"Authorization: Bearer {KEY}",
                "--max-examples", str(-(-cases // operations)), "--phases", "examples,coverage,fuzzing", "--no-color",
                "--request-timeout", "120", "--max-response-time", "60", "--seed", "1"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=s.folder.name)
     print(result.stdout[-6000:])
     return result.returncode == 0
 
