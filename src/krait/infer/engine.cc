@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "krait/core/error.h"
+#include "krait/core/thread_pool.h"
 #include "krait/infer/request_check.h"
 #include "krait/infer/scheduler.h"
 
@@ -39,8 +40,9 @@ struct Running {
   std::vector<int32_t> pending;  // unread tokens: the prompt's, or the one just chosen
   size_t read = 0;               // of them
   bool in_prompt = false;
-  size_t marks = 0;   // of the request's that were passed
-  bool last = false;  // ends once `pending` is read
+  size_t marks = 0;      // of the request's that were passed
+  bool last = false;     // ends once `pending` is read
+  bool chooses = false;  // its next token is to be drawn
   bool ended = false;
   Generation generation;
 
@@ -135,7 +137,8 @@ struct Engine::Impl {
 
   void admit(const Waiting& w) {
     const Request& q = w.job->request;
-    Running r{w.job, w.index, w.from ? Sequence(pool, *w.from) : Sequence(pool), {}, 0, false, 0, false, false, {}};
+    Running r{w.job, w.index, w.from ? Sequence(pool, *w.from) : Sequence(pool), {}, 0, false, 0, false, false,
+              false, {}};
     if (w.index > 0) {
       r.sequence.rng().stream += static_cast<uint64_t>(w.index);
     } else {
@@ -180,6 +183,7 @@ struct Engine::Impl {
       const std::span<const float> mine(logits.f32() + V * row++, V);
       if (!running[i].ended) guarded(running[i].job, [&] { advance(running[i], now[i], mine); });
     }
+    choose_all();
   }
 
   void advance(Running& r, int64_t n, std::span<const float> logits) {
@@ -201,7 +205,42 @@ struct Engine::Impl {
     if (r.in_prompt) after_prompt(r);
     r.in_prompt = false;
     if (r.last || r.job->request.max_new_tokens == 0) return end(r, r.generation.reason);
-    choose(r);
+    r.chooses = true;
+  }
+
+  // The next tokens of all sequences that have read what they had: drawn side by side, for a draw goes over the whole
+  // vocabulary and depends on its own sequence alone; then handed out in order.
+  void choose_all() {
+    std::vector<Running*> those;
+    for (Running& r : running)
+      if (std::exchange(r.chooses, false) && !r.ended) those.push_back(&r);
+    std::vector<int32_t> ids(those.size());
+    std::vector<std::exception_ptr> errors(those.size());
+    auto pick = [&](int64_t i) {
+      const auto at = static_cast<size_t>(i);
+      try {
+        ids[at] = pick_for(*those[at]);
+      } catch (...) {
+        errors[at] = std::current_exception();
+      }
+    };
+    const auto n = static_cast<int64_t>(those.size());
+    ThreadPool* const pool_of_model = model.runtime().pool;
+    if (n > 1 && pool_of_model != nullptr) {
+      pool_of_model->parallel_for(n, pick);
+    } else {
+      for (int64_t i = 0; i < n; ++i) pick(i);
+    }
+    for (size_t i = 0; i < those.size(); ++i) {
+      Running& r = *those[i];
+      if (errors[i] && !r.ended) fail(r.job, errors[i]);
+      if (!r.ended) guarded(r.job, [&] { deliver(r, ids[i]); });
+    }
+  }
+
+  int32_t pick_for(Running& r) const {
+    const std::span<const float> logits(r.sequence.head().last_logits.f32(), static_cast<size_t>(options.vocab));
+    return r.job->sampler.pick(logits, r.sequence.head().history, r.sequence.rng());
   }
 
   // The other sequences of the request begin where the first one stands now.
@@ -214,13 +253,12 @@ struct Engine::Impl {
     for (int64_t i = n - 1; i >= 1; --i) waiting.push_front({r.job, i, here});
   }
 
-  void choose(Running& r) {
+  void deliver(Running& r, int32_t id) {
     const Request& q = r.job->request;
     Generation& g = r.generation;
     const Tensor& row = r.sequence.head().last_logits;
     const std::span<const float> logits(row.f32(), static_cast<size_t>(options.vocab));
-    GeneratedToken token{r.index, static_cast<int64_t>(g.ids.size()), 0, {}};
-    token.id = r.job->sampler.pick(logits, r.sequence.head().history, r.sequence.rng());
+    GeneratedToken token{r.index, static_cast<int64_t>(g.ids.size()), id, {}};
     if (std::ranges::find(q.stop_ids, token.id) != q.stop_ids.end()) {
       g.stop_id = token.id;
       return end(r, FinishReason::kStopId);
@@ -287,6 +325,7 @@ struct Engine::Impl {
     } else {
       if (std::exchange(any_cancelled, false)) cancel([](const Job& j) { return j.cancelled; }, false);
       admit();
+      choose_all();
       forward(prompt_tokens);
       drop_ended();
     }
