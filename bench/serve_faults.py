@@ -559,22 +559,23 @@ def hostile(a):
     with concurrent.futures.ProcessPoolExecutor(a.processes) as pool:
         def round_of(n, seed):
             parts = [pool.submit(fuzz, s.port, s.model, f"{seed}/{i}", n // a.processes) for i in range(a.processes)]
-            kinds, outcomes, wrong = collections.Counter(), collections.Counter(), []
+            kinds, outcomes, wrong, slowest = collections.Counter(), collections.Counter(), [], 0
             for p in parts:
-                k, o, w = p.result()
+                k, o, w, slow = p.result()
+                slowest = max(slowest, slow)
                 kinds += k
                 outcomes += o
                 wrong += w
-            return kinds, outcomes, wrong
+            return kinds, outcomes, wrong, slowest
         round_of(max(a.processes, a.requests // 5), f"{a.seed} warm")
         settle(s)
         before = s.resident()
         begin = time.monotonic()
-        kinds, outcomes, wrong = round_of(a.requests, a.seed)
+        kinds, outcomes, wrong, slowest = round_of(a.requests, a.seed)
         took = time.monotonic() - begin
         settle(s)
         after = s.resident()
-        round_of(a.requests, f"{a.seed} again")
+        round_of(max(a.processes, a.requests // 2), f"{a.seed} again")
         settle(s)
         again = s.resident()
     total = sum(kinds.values())
@@ -583,10 +584,11 @@ def hostile(a):
     say("hostile requests: all, a second", f"{total}, {total / took:.0f}", f">= {a.requests - a.processes}", total > a.requests - a.processes)
     for outcome, n in sorted(outcomes.items()):
         say(f"hostile requests: outcome {outcome}", f"{n}")
+    say("hostile requests: the slowest answer", f"{slowest:.1f} s")
     for w in wrong[:5]:
         print("   ", w)
     say("hostile requests: 5xx beside 501 and 505, or no answer where one is due", f"{len(wrong)}", "0", not wrong)
-    say("hostile requests: resident memory before, after, after as many again", f"{before:.0f}, {after:.0f}, {again:.0f} MiB", "no growth",
+    say("hostile requests: resident memory before, after, after half as many again", f"{before:.0f}, {after:.0f}, {again:.0f} MiB", "no growth",
         again - after < 8 and s.process.poll() is None)
     report_settled(s, "hostile requests")
     slow_clients(s)
