@@ -1,6 +1,7 @@
 // Which packed tokens belong to which sequence, and which state slot each sequence reads and writes.
 // The only batch form inside Krait: [T] tokens of all sequences one after the other, no padding.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

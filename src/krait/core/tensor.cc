@@ -31,6 +31,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype) {
   Tensor t;
   t.shape_ = shape;
   t.dtype_ = dtype;
+  t.buffer_numel_ = shape.numel();
   set_row_major(shape, t.strides_);
   std::shared_ptr<void> memory = allocate(static_cast<size_t>(t.nbytes()));
   t.data_ = memory.get();
@@ -51,7 +52,21 @@ Tensor Tensor::view_of(std::shared_ptr<const void> owner, const void* data, cons
   t.data_ = const_cast<void*>(data);
   t.shape_ = shape;
   t.dtype_ = dtype;
+  t.buffer_numel_ = shape.numel();
   set_row_major(shape, t.strides_);
+  return t;
+}
+
+Tensor Tensor::same_part_of(const Tensor& whole) const {
+  if (!whole.is_contiguous() || whole.numel() != buffer_numel_) {
+    throw Error(ErrorCode::kInternal, "[same_part_of] a buffer of " + std::to_string(buffer_numel_) +
+                                          " elements has no part in " + whole.shape().str());
+  }
+  Tensor t = whole;
+  t.shape_ = shape_;
+  t.strides_ = strides_;
+  t.buffer_offset_ = whole.buffer_offset_ + buffer_offset_;
+  t.data_ = static_cast<std::byte*>(whole.data_) + bytes_of(whole.dtype_, buffer_offset_);
   return t;
 }
 
@@ -78,6 +93,7 @@ Tensor Tensor::narrow(int d, int64_t start, int64_t length) const {
   for (int i = 0; i < rank(); ++i) dims[static_cast<size_t>(i)] = dim(i);
   dims[static_cast<size_t>(d)] = length;
   t.shape_ = Shape(std::span<const int64_t>(dims.data(), static_cast<size_t>(rank())));
+  t.buffer_offset_ += start * stride(d);
   t.data_ = static_cast<std::byte*>(data_) + bytes_of(dtype_, start * stride(d));
   return t;
 }

@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "krait/kernels/conv.h"
+#include "krait/kernels/cross_entropy.h"
 #include "krait/kernels/elementwise.h"
 #include "krait/kernels/exec.h"
 #include "krait/kernels/mamba1_scan.h"
@@ -29,6 +30,18 @@ struct KernelSet {
   void (*mamba1_scan)(const Exec&, const Mamba1ScanParams&);
   void (*ssd_scan)(const Exec&, const SsdScanParams&);
   void (*mamba3_scan)(const Exec&, const Mamba3ScanParams&);
+
+  // For training.
+  void (*cross_entropy)(const Exec&, const CrossEntropyParams&);
+  void (*matmul_grad)(const Exec&, const MatmulGradParams&);
+  void (*norm_grad)(const Exec&, const NormGradParams&);
+  void (*gated_norm_grad)(const Exec&, const GatedNormGradParams&);
+  void (*silu_gate_grad)(const Exec&, const SiluGateGradParams&);
+  void (*embed_grad)(const Exec&, const EmbedGradParams&);
+  void (*causal_conv_grad)(const Exec&, const CausalConvGradParams&);
+  void (*mamba1_scan_grad)(const Exec&, const Mamba1ScanGradParams&);
+  void (*ssd_scan_grad)(const Exec&, const SsdScanGradParams&);
+  void (*mamba3_scan_grad)(const Exec&, const Mamba3ScanGradParams&);
 };
 
 }  // namespace krait

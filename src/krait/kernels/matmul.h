@@ -39,4 +39,18 @@ struct PackWeightParams {
   bool* not_finite = nullptr;  // becomes true if a value is infinite or NaN (a block: a scale); null: do not tell
 };
 
+// The gradients of a matmul's weight and bias from the rows x and the gradient dy of its output:
+//   dw[n][k] += Σ_t dy[t][n]·x[t][k],  db[n] += Σ_t dy[t][n]
+// t ascending, each sum starting from the stored value: rows in two calls or in one give the same bits.
+// (The gradient of x is a matmul with the transposed weight.)
+struct MatmulGradParams {
+  const float* dy;  // [T, N], row stride lddy
+  int64_t lddy;
+  const float* x;  // [T, K], row stride ldx
+  int64_t ldx;
+  float* dw;  // [N, K] contiguous, or null
+  float* db;  // [N] or null
+  int64_t T, N, K;
+};
+
 }  // namespace krait

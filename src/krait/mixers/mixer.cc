@@ -4,6 +4,8 @@
 
 namespace krait {
 
+void Mixer::reset_state_backward(Gradients&, const StateView&, int64_t) const {}
+
 Tensor slot_of(const Tensor& state, int64_t slot) {
   const Tensor one = state.narrow(0, slot, 1);
   return one.reshape(Shape(state.shape().dims().subspan(1)));

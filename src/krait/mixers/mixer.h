@@ -31,6 +31,7 @@ class ParamSource {
   virtual Tensor f32(const std::string& name) const = 0;      // contiguous f32 copy
   virtual Tensor neg_exp(const std::string& name) const = 0;  // −exp(value), f32 (A from A_log)
   virtual Weight matmul(const std::string& name) const = 0;   // packed for the backend
+  virtual Tape* tape() const { return nullptr; }              // of a model made for training
 };
 
 class Mixer {
@@ -41,6 +42,8 @@ class Mixer {
   virtual Tensor forward(ForwardContext& ctx, const Tensor& x, StateView& state) const = 0;
   // Puts the state a sequence begins with into `slot`: zeros, unless the mixer has learned initial states.
   virtual void reset_state(StateView& state, int64_t slot) const;
+  // The gradient of the state at `slot`, as of reset_state(), passes to what it was made from.
+  virtual void reset_state_backward(Gradients&, const StateView& state, int64_t slot) const;
 };
 
 struct MixerInfo {

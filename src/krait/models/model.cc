@@ -25,15 +25,41 @@ Weight packed(const Runtime& rt, const Tensor& rows, const std::string& name, bo
 class PrefixedParams final : public ParamSource {
  public:
   PrefixedParams(const ParamStore& store, const Runtime& rt, std::string prefix, bool& finite)
-      : store_(store), runtime_(rt), prefix_(std::move(prefix) + "."), finite_(finite) {}
+      : store_(store), runtime_(rt), prefix_(std::move(prefix)), finite_(finite) {}
   bool has(const std::string& name) const override { return store_.has(prefix_ + name); }
-  Tensor f32(const std::string& name) const override { return store_.f32(prefix_ + name); }
-  Tensor neg_exp(const std::string& name) const override { return store_.neg_exp(prefix_ + name); }
+  Tensor f32(const std::string& name) const override {
+    const Tensor v = store_.f32(prefix_ + name);
+    derived(name, v, [](float, float dv) { return dv; });
+    return v;
+  }
+  Tensor neg_exp(const std::string& name) const override {
+    const Tensor v = store_.neg_exp(prefix_ + name);
+    derived(name, v, [](float value, float dv) { return value * dv; });
+    return v;
+  }
+  Tape* tape() const override { return runtime_.parameters; }
   Weight matmul(const std::string& name) const override {
     return packed(runtime_, store_.get(prefix_ + name).value, prefix_ + name, finite_);
   }
 
  private:
+  // v, elementwise a function of the parameter `name`, gets gradients if that does: dp(v, dv) is the way back.
+  template <class F>
+  void derived(const std::string& name, const Tensor& v, F dp) const {
+    if (tape() == nullptr) return;
+    Gradients& g = tape()->gradients();
+    const Param& p = store_.get(prefix_ + name);
+    if (!g.watched(p.value)) return;
+    if (p.neg_exp)
+      throw Error(ErrorCode::kInternal, "[model] " + prefix_ + name + " is stored as -exp(p): not trainable");
+    g.watch(v);
+    tape()->record([&g, param = p.value, v, dp] {
+      const Tensor dv = g.of(v);
+      float* sum = g.of(param).f32();
+      for (int64_t i = 0; i < v.numel(); ++i) sum[i] += dp(v.f32()[i], dv.f32()[i]);
+    });
+  }
+
   const ParamStore& store_;
   const Runtime& runtime_;
   std::string prefix_;
@@ -50,18 +76,6 @@ Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows) {
   return y;
 }
 
-void check_batch(std::span<const int32_t> ids, const SeqSpans& spans, const SlotStore& states,
-                 std::span<const int64_t> logit_rows) {
-  const auto T = static_cast<int64_t>(ids.size());
-  bool ok = spans.n_tokens() == T && spans.offset.size() == spans.slot.size() + 1 && spans.offset[0] == 0;
-  for (int64_t s = 0; ok && s < spans.n_seqs(); ++s) {
-    const int32_t slot = spans.slot[static_cast<size_t>(s)];
-    ok = spans.length(s) >= 0 && slot >= 0 && slot < states.n_slots();
-  }
-  for (int64_t r : logit_rows) ok = ok && r >= 0 && r < T;
-  if (!ok) throw Error(ErrorCode::kInternal, fmt::format("[forward] spans, slots or logit rows do not fit {} ids", T));
-}
-
 }  // namespace
 
 Model::Model(ModelSpec spec, ParamStore params, Runtime runtime)
@@ -69,18 +83,20 @@ Model::Model(ModelSpec spec, ParamStore params, Runtime runtime)
   // The biggest first: while it is packed, both copies of it are in memory.
   const char* head = spec_.tie_embeddings ? kEmbeddingName : kHeadName;
   head_ = packed(runtime_, params_.get(head).value, head, finite_);
+  const PrefixedParams shell(params_, runtime_, "", finite_);
   for (const SubBlockSpec& b : spec_.blocks) {
-    const PrefixedParams source(params_, runtime_, b.prefix, finite_);
-    blocks_.push_back({load_norm(b.norm), find_mixer(b.mixer).make(b.config, spec_.d_model, source)});
+    const PrefixedParams source(params_, runtime_, b.prefix + ".", finite_);
+    blocks_.push_back({load_norm(shell, b.norm), find_mixer(b.mixer).make(b.config, spec_.d_model, source)});
   }
-  final_norm_ = load_norm(kFinalNormName);
+  final_norm_ = load_norm(shell, kFinalNormName);
+  runtime_.parameters = nullptr;
 }
 
-NormWeights Model::load_norm(const std::string& name) const {
+NormWeights Model::load_norm(const ParamSource& source, const std::string& name) const {
   NormWeights n;
   n.kind = spec_.rms_norm ? NormKind::kRms : NormKind::kLayer;
-  n.w = params_.f32(name + ".weight");
-  if (!spec_.rms_norm) n.b = params_.f32(name + ".bias");
+  n.w = source.f32(name + ".weight");
+  if (!spec_.rms_norm) n.b = source.f32(name + ".bias");
   n.eps = static_cast<float>(spec_.norm_eps);
   return n;
 }
@@ -150,9 +166,24 @@ uint64_t Model::fingerprint() const {
   return h;
 }
 
+void Model::check_batch(std::span<const int32_t> ids, const SeqSpans& spans, const SlotStore& states) {
+  const auto T = static_cast<int64_t>(ids.size());
+  bool ok = spans.n_tokens() == T && spans.offset.size() == spans.slot.size() + 1 && spans.offset[0] == 0;
+  for (int64_t s = 0; ok && s < spans.n_seqs(); ++s) {
+    const int32_t slot = spans.slot[static_cast<size_t>(s)];
+    ok = spans.length(s) >= 0 && slot >= 0 && slot < states.n_slots();
+  }
+  if (!ok) throw Error(ErrorCode::kInternal, fmt::format("[forward] spans or slots do not fit {} ids", T));
+}
+
 Tensor Model::forward(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states,
                       std::span<const int64_t> logit_rows) const {
-  check_batch(ids, spans, states, logit_rows);
+  check_batch(ids, spans, states);
+  for (const int64_t r : logit_rows) {
+    if (r < 0 || r >= spans.n_tokens()) {
+      throw Error(ErrorCode::kInternal, fmt::format("[forward] there is no row {} of {} ids", r, ids.size()));
+    }
+  }
   ForwardContext ctx{runtime_, spans};
   Tensor residual = embed(ctx, params_.get(kEmbeddingName).value, ids);
   Tensor h;  // output of the last sub-block, not yet added to the residual stream

@@ -9,6 +9,7 @@
 
 #include "krait/models/param_store.h"
 #include "krait/models/slot_store.h"
+#include "krait/ops/loss.h"
 
 namespace krait {
 
@@ -42,15 +43,26 @@ class Model {
   Tensor forward(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states,
                  std::span<const int64_t> logit_rows) const;
 
+  // The losses of the next tokens, and with a tape (of a model whose runtime was made for training) all that is needed
+  // for their gradients. ids, spans and states as in forward(); `options.vocab_size` is set here. Padded rows of the
+  // head take no part. `checkpoint`: sub-blocks keep their input only and are computed again on the way back, to the
+  // same bits. The model and `states` must outlive the tape.
+  TokenLosses loss(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states, LossOptions options,
+                   Tape* tape = nullptr, bool checkpoint = false) const;
+
   // Puts the state a sequence begins with into `slot`.
   void reset_state(SlotStore& states, int64_t slot) const;
+  // The gradients of the states at `slot`, as of reset_state(), pass to learned initial states.
+  void reset_state_backward(Gradients&, SlotStore& states, int64_t slot) const;
 
  private:
   struct Block {
     NormWeights norm;
     std::unique_ptr<Mixer> mixer;
   };
-  NormWeights load_norm(const std::string& name) const;
+  NormWeights load_norm(const ParamSource& source, const std::string& name) const;
+  static void check_batch(std::span<const int32_t> ids, const SeqSpans& spans, const SlotStore& states);
+  Tensor checkpointed(ForwardContext&, const Block&, const Tensor& residual, StateView& state) const;
 
   ModelSpec spec_;
   ParamStore params_;

@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "krait/core/error.h"
+#include "krait/ops/backward.h"
+#include "krait/ops/optional.h"
 
 namespace krait {
 namespace {
-
-const float* data_or_null(const Tensor& t) { return t.defined() ? t.f32() : nullptr; }
 
 Tensor run_norm(ForwardContext& ctx, const Tensor& x, Tensor* residual, const NormWeights& n, int64_t T, int64_t D) {
   Tensor y = Tensor::empty({T, D});
@@ -58,22 +60,35 @@ Tensor linear(ForwardContext& ctx, const Tensor& x, const Weight& w, const Tenso
   p.N = w.N();
   p.K = w.K();
   ctx.kernels().matmul(ctx.exec(), p);
+  if (ctx.training()) backward::linear(ctx, x, w, bias, y);
   return y;
 }
 
 Tensor norm(ForwardContext& ctx, const Tensor& x, const NormWeights& n) {
   check_rows("norm", "x", x, -1, -1);
-  return run_norm(ctx, x, nullptr, n, x.dim(0), x.dim(1));
+  Tensor y = run_norm(ctx, x, nullptr, n, x.dim(0), x.dim(1));
+  if (ctx.training()) backward::norm(ctx, x, n, y);
+  return y;
 }
 
 Tensor add_norm(ForwardContext& ctx, const Tensor& x, Tensor& residual, const NormWeights& n) {
   if (!x.defined()) return norm(ctx, residual, n);
   check_rows("norm", "x", x, residual.dim(0), residual.dim(1));
+  if (ctx.training()) {
+    add_(ctx, residual, x);
+    return norm(ctx, residual, n);
+  }
   return run_norm(ctx, x, &residual, n, x.dim(0), x.dim(1));
 }
 
 void rms_norm_(ForwardContext& ctx, Tensor& x, float eps) {
   check_rows("norm", "x", x, -1, -1);
+  if (ctx.training()) {
+    NormWeights weightless;
+    weightless.eps = eps;
+    x = norm(ctx, x, weightless);
+    return;
+  }
   NormParams p{};
   p.kind = NormKind::kRms;
   p.x = x.f32();
@@ -90,6 +105,7 @@ void gated_norm_(ForwardContext& ctx, Tensor& y, const Tensor& z, const Tensor& 
                  bool norm_before_gate) {
   check_rows("gated_norm", "y", y, -1, w.numel());
   check_rows("gated_norm", "z", z, y.dim(0), y.dim(1));
+  Tensor out = ctx.training() ? Tensor::empty(y.shape()) : y;
   GatedNormParams p{};
   p.y = y.f32();
   p.ldy = y.stride(0);
@@ -98,25 +114,41 @@ void gated_norm_(ForwardContext& ctx, Tensor& y, const Tensor& z, const Tensor& 
   p.w = w.f32();
   p.eps = eps;
   p.norm_before_gate = norm_before_gate;
-  p.out = y.f32();
-  p.ldo = y.stride(0);
+  p.out = out.f32();
+  p.ldo = out.stride(0);
   p.T = y.dim(0);
   p.D = y.dim(1);
   p.G = G;
   ctx.kernels().gated_norm(ctx.exec(), p);
+  if (ctx.training()) backward::gated_norm(ctx, y, z, w, G, eps, norm_before_gate, out);
+  y = out;
 }
 
 void silu_gate(ForwardContext& ctx, const Tensor& a, const Tensor& gate, Tensor& out) {
   check_rows("silu_gate", "gate", gate, a.dim(0), a.dim(1));
   check_rows("silu_gate", "out", out, a.dim(0), a.dim(1));
-  SiluGateParams p{a.f32(), a.stride(0), gate.f32(), gate.stride(0), out.f32(), out.stride(0), a.dim(0), a.dim(1)};
+  const Tensor in = a;
+  if (ctx.training() && out.bytes() == in.bytes()) out = Tensor::empty(in.shape());
+  SiluGateParams p{in.f32(), in.stride(0), gate.f32(), gate.stride(0), out.f32(), out.stride(0), in.dim(0), in.dim(1)};
   ctx.kernels().silu_gate(ctx.exec(), p);
+  if (ctx.training()) backward::silu_gate(ctx, in, gate, out);
 }
 
 void add_(ForwardContext& ctx, Tensor& residual, const Tensor& x) {
   check_rows("add", "x", x, residual.dim(0), residual.dim(1));
+  const Tensor term = residual;
+  if (ctx.training()) residual = residual.clone();
   AddParams p{x.f32(), x.stride(0), residual.f32(), residual.stride(0), x.dim(0), x.dim(1)};
   ctx.kernels().add(ctx.exec(), p);
+  if (ctx.training()) backward::add(ctx, term, x, residual);
+}
+
+void copy_(ForwardContext& ctx, Tensor& to, const Tensor& from) {
+  check_rows("copy", "from", from, to.dim(0), to.dim(1));
+  for (int64_t t = 0; t < from.dim(0); ++t) {
+    std::copy_n(from.f32() + t * from.stride(0), from.dim(1), to.f32() + t * to.stride(0));
+  }
+  if (ctx.training()) backward::copy(ctx, from, to);
 }
 
 Tensor embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> ids) {
@@ -129,6 +161,7 @@ Tensor embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> 
   Tensor y = Tensor::empty({static_cast<int64_t>(ids.size()), table.dim(1)});
   EmbedParams p{table.bytes(), table.dtype(), ids.data(), y.f32(), static_cast<int64_t>(ids.size()), table.dim(1)};
   ctx.kernels().embed(ctx.exec(), p);
+  if (ctx.training()) backward::embed(ctx, table, ids, y);
   return y;
 }
 

@@ -1,5 +1,7 @@
 // Ops that are not recurrences. Inputs are f32 [T, D], rows contiguous (a row stride is allowed: slices of a wider
 // tensor). Each checks shapes and throws kInternal naming the op, the rule and the values.
+// Under a tape what is needed to go backward is not overwritten: then an op that works in place gives its tensor
+// argument a fresh buffer instead.
 #pragma once
 #include <span>
 
@@ -29,6 +31,8 @@ void gated_norm_(ForwardContext&, Tensor& y, const Tensor& z, const Tensor& w, i
                  bool norm_before_gate);
 // a · silu(gate) -> out, which may be a.
 void silu_gate(ForwardContext&, const Tensor& a, const Tensor& gate, Tensor& out);
+// Rows of `from` into `to`, a slice of a wider tensor.
+void copy_(ForwardContext&, Tensor& to, const Tensor& from);
 // residual += x
 void add_(ForwardContext&, Tensor& residual, const Tensor& x);
 // rows of `table` [V, D] -> f32 [T, D]; throws kBadData on an id outside [0, V).

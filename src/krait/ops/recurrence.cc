@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include "krait/core/error.h"
-#include "krait/ops/basic.h"
+#include "krait/ops/backward.h"
+#include "krait/ops/optional.h"
+#include "krait/ops/recurrence_params.h"
+#include "krait/ops/states.h"
 
 namespace krait {
 namespace {
-
-const float* data_or_null(const Tensor& t) { return t.defined() ? t.f32() : nullptr; }
-int64_t ld_or_zero(const Tensor& t) { return t.defined() ? t.stride(0) : 0; }
 
 void check_shape(const char* op, const char* name, const Tensor& t, const Shape& want) {
   if (t.shape() == want && t.is_contiguous()) return;
@@ -23,21 +23,16 @@ Tensor causal_conv(ForwardContext& ctx, const Tensor& x, const Tensor& w, const 
   check_rows("causal_conv", "x", x, ctx.spans.n_tokens(), -1);
   check_shape("causal_conv", "w", w, {W, C});
   check_shape("causal_conv", "state", state, {state.dim(0), W - 1, C});
+  const Tensor before = ctx.training() ? gather_states(ctx.spans, state) : Tensor{};
   Tensor y = Tensor::empty({T, C});
-  CausalConvParams p{};
+  CausalConvParams p = conv_params(x, w, b, silu);
   p.spans = ctx.span_view();
-  p.x = x.f32();
-  p.ldx = x.stride(0);
-  p.w = w.f32();
-  p.b = data_or_null(b);
-  p.silu = silu;
   p.y = y.f32();
   p.ldy = C;
   p.state = state.f32();
   p.state_stride = state.stride(0);
-  p.C = C;
-  p.W = W;
   ctx.kernels().causal_conv(ctx.exec(), p);
+  if (ctx.training()) backward::causal_conv(ctx, x, w, b, silu, before, state, y);
   return y;
 }
 
@@ -50,30 +45,16 @@ Tensor mamba1_scan(ForwardContext& ctx, const Mamba1Scan& a, Tensor& state) {
   if (a.z.defined()) check_rows("mamba1_scan", "z", a.z, T, E);
   check_shape("mamba1_scan", "A", a.A, {N, E});
   check_shape("mamba1_scan", "state", state, {state.dim(0), N, E});
+  const Tensor before = ctx.training() ? gather_states(ctx.spans, state) : Tensor{};
   Tensor y = Tensor::empty({T, E});
-  Mamba1ScanParams p{};
+  Mamba1ScanParams p = scan_params(a);
   p.spans = ctx.span_view();
-  p.x = a.x.f32();
-  p.ldx = a.x.stride(0);
-  p.dt = a.dt.f32();
-  p.lddt = a.dt.stride(0);
-  p.B = a.B.f32();
-  p.ldb = a.B.stride(0);
-  p.C = a.C.f32();
-  p.ldc = a.C.stride(0);
-  p.z = data_or_null(a.z);
-  p.ldz = ld_or_zero(a.z);
-  p.A = a.A.f32();
-  p.D = data_or_null(a.D);
-  p.dt_bias = data_or_null(a.dt_bias);
-  p.softplus = true;
   p.y = y.f32();
   p.ldy = E;
   p.state = state.f32();
   p.state_stride = state.stride(0);
-  p.E = E;
-  p.N = N;
   ctx.kernels().mamba1_scan(ctx.exec(), p);
+  if (ctx.training()) backward::mamba1_scan(ctx, a, before, state, y);
   return y;
 }
 
@@ -85,78 +66,51 @@ Tensor ssd_scan(ForwardContext& ctx, const SsdScan& a, Tensor& state) {
   check_rows("ssd_scan", "C", a.C, T, a.G * a.N);
   check_shape("ssd_scan", "A", a.A, {a.H});
   check_shape("ssd_scan", "state", state, {state.dim(0), a.H, a.N, a.P});
+  const Tensor before = ctx.training() ? gather_states(ctx.spans, state) : Tensor{};
   Tensor y = Tensor::empty({T, a.H * a.P});
-  SsdScanParams p{};
+  SsdScanParams p = scan_params(a);
   p.spans = ctx.span_view();
-  p.x = a.x.f32();
-  p.ldx = a.x.stride(0);
-  p.dt = a.dt.f32();
-  p.lddt = a.dt.stride(0);
-  p.B = a.B.f32();
-  p.ldb = a.B.stride(0);
-  p.C = a.C.f32();
-  p.ldc = a.C.stride(0);
-  p.A = a.A.f32();
-  p.D = data_or_null(a.D);
-  p.D_per_channel = a.D.defined() && a.D.numel() != a.H;
-  p.dt_bias = data_or_null(a.dt_bias);
-  p.dt_min = a.dt_min;
-  p.dt_max = a.dt_max;
   p.y = y.f32();
   p.ldy = y.dim(1);
   p.state = state.f32();
   p.state_stride = state.stride(0);
-  p.H = a.H;
-  p.P = a.P;
-  p.N = a.N;
-  p.G = a.G;
   ctx.kernels().ssd_scan(ctx.exec(), p);
+  if (ctx.training()) backward::ssd_scan(ctx, a, before, state, y);
   return y;
 }
 
 Tensor mamba3_scan(ForwardContext& ctx, const Mamba3Scan& a, Tensor& phase, Tensor& S, Tensor& k, Tensor& x_prev) {
   const int64_t T = ctx.spans.n_tokens();
-  const int64_t ld = a.z.stride(0);
-  const auto rows = [&](const char* name, const Tensor& t, int64_t width) {
+  const auto check_row = [&](const char* name, const Tensor& t, int64_t width) {
     check_rows("mamba3_scan", name, t, T, width);
-    if (t.dim(0) > 1 && t.stride(0) != ld) {
+    if (t.dim(0) > 1 && t.stride(0) != a.z.stride(0)) {
       throw Error(ErrorCode::kInternal,
-                  fmt::format("[mamba3_scan] {} has row stride {}, z has {}", name, t.stride(0), ld));
+                  fmt::format("[mamba3_scan] {} has row stride {}, z has {}", name, t.stride(0), a.z.stride(0)));
     }
-    return t.f32();
   };
-  Tensor out = Tensor::empty({T, a.H * a.P});
-  Mamba3ScanParams p{};
-  p.spans = ctx.span_view();
-  p.z = rows("z", a.z, a.H * a.P);
-  p.x = rows("x", a.x, a.H * a.P);
-  p.B = rows("B", a.B, a.R * a.G * a.N);
-  p.C = rows("C", a.C, a.R * a.G * a.N);
-  p.dd_dt = rows("dd_dt", a.dd_dt, a.H);
-  p.dd_A = rows("dd_A", a.dd_A, a.H);
-  p.trap = rows("trap", a.trap, a.H);
-  p.angle = rows("angle", a.angle, a.F);
-  p.ld = ld;
-  p.dt_bias = a.dt_bias.f32();
-  p.B_bias = a.B_bias.f32();
-  p.C_bias = a.C_bias.f32();
-  p.B_norm = a.B_norm.f32();
-  p.C_norm = a.C_norm.f32();
-  p.D = a.D.f32();
-  p.mimo_x = data_or_null(a.mimo_x);
-  p.mimo_z = data_or_null(a.mimo_z);
-  p.mimo_o = data_or_null(a.mimo_o);
-  p.out_norm = data_or_null(a.out_norm);
-  p.eps = a.eps;
-  p.A_floor = a.A_floor;
-  p.softplus_A = a.softplus_A;
-  p.pairing = a.pairing;
-  p.out = out.f32();
-  p.ldo = out.dim(1);
+  check_row("z", a.z, a.H * a.P);
+  check_row("x", a.x, a.H * a.P);
+  check_row("B", a.B, a.R * a.G * a.N);
+  check_row("C", a.C, a.R * a.G * a.N);
+  check_row("dd_dt", a.dd_dt, a.H);
+  check_row("dd_A", a.dd_A, a.H);
+  check_row("trap", a.trap, a.H);
+  check_row("angle", a.angle, a.F);
   check_shape("mamba3_scan", "phase", phase, {phase.dim(0), a.H, a.F});
   check_shape("mamba3_scan", "S", S, {S.dim(0), a.H, a.N, a.P});
   check_shape("mamba3_scan", "k", k, {k.dim(0), a.R, a.H, a.N});
   check_shape("mamba3_scan", "x_prev", x_prev, {x_prev.dim(0), a.H * a.P});
+  const backward::Mamba3States state{phase, S, k, x_prev};
+  backward::Mamba3States before;
+  if (ctx.training()) {
+    const auto gather = [&](const Tensor& t) { return gather_states(ctx.spans, t); };
+    before = {gather(phase), gather(S), gather(k), gather(x_prev)};
+  }
+  Tensor out = Tensor::empty({T, a.H * a.P});
+  Mamba3ScanParams p = scan_params(a);
+  p.spans = ctx.span_view();
+  p.out = out.f32();
+  p.ldo = out.dim(1);
   p.phase = phase.data<int32_t>();
   p.phase_stride = phase.stride(0);
   p.S = S.f32();
@@ -165,13 +119,8 @@ Tensor mamba3_scan(ForwardContext& ctx, const Mamba3Scan& a, Tensor& phase, Tens
   p.k_stride = k.stride(0);
   p.x_prev = x_prev.f32();
   p.x_prev_stride = x_prev.stride(0);
-  p.H = a.H;
-  p.P = a.P;
-  p.N = a.N;
-  p.G = a.G;
-  p.R = a.R;
-  p.F = a.F;
   ctx.kernels().mamba3_scan(ctx.exec(), p);
+  if (ctx.training()) backward::mamba3_scan(ctx, a, before, state, out);
   return out;
 }
 

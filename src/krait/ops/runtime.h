@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 
+#include "krait/autograd/tape.h"
 #include "krait/core/seq_spans.h"
 #include "krait/core/tensor.h"
 #include "krait/kernels/kernel_set.h"
@@ -15,6 +16,8 @@ struct Runtime {
   ThreadPool* pool = nullptr;
   Compute compute = Compute::kF32;
   MatmulObserver* observer = nullptr;  // of the models made with it; null: nobody looks
+  // Records how a model's tensors follow from its parameters, while the model is made; null: not made for training.
+  Tape* parameters = nullptr;
 
   Exec exec() const { return Exec{pool}; }
 };
@@ -29,7 +32,9 @@ class MatmulObserver {
 struct ForwardContext {
   const Runtime& runtime;
   const SeqSpans& spans;
+  Tape* tape = nullptr;  // of a pass that is to go backward; null: inference
 
+  bool training() const { return tape != nullptr; }
   const KernelSet& kernels() const { return *runtime.kernels; }
   Exec exec() const { return runtime.exec(); }
   SpanView span_view() const { return {spans.offset.data(), spans.slot.data(), spans.n_seqs()}; }

@@ -1,4 +1,5 @@
-// Weight: a matmul operand W of y = x · Wᵀ, logical [N, K], held in the backend's packed layout.
+// Weight: a matmul operand W of y = x · Wᵀ, logical [N, K], held in the backend's packed layout. Made for training
+// (Runtime::parameters), it keeps its rows as well.
 #pragma once
 #include <string>
 
@@ -10,9 +11,12 @@ namespace krait {
 class Weight {
  public:
   Weight() = default;
-  // Packs `rows` [N, K] (f32, bf16, f16 or a block type; contiguous). The source is not kept. `name`: the parameter's,
+  // Packs `rows` [N, K] (f32, bf16, f16 or a block type; contiguous). `name`: the parameter's,
   // for observers.
   Weight(const Runtime&, const Tensor& rows, std::string name = {});
+
+  // Wᵀ, packed as the operand [K, N] of dx = dy · W. Block types are widened to f32. Throws kInternal without rows.
+  Weight transposed(const Runtime&) const;
 
   int64_t N() const { return N_; }
   int64_t K() const { return K_; }
@@ -20,12 +24,14 @@ class Weight {
   const void* packed() const { return packed_.bytes(); }
   int64_t packed_bytes() const { return packed_.nbytes(); }
   const std::string& name() const { return name_; }
+  const Tensor& rows() const { return rows_; }  // [N, K] as given; undefined unless made for training
   bool finite() const { return !not_finite_; }  // no value, or scale of a block, is infinite or NaN
 
  private:
   int64_t N_ = 0, K_ = 0;
   DType dtype_ = DType::kF32;
   Tensor packed_;  // u8
+  Tensor rows_;
   std::string name_;
   bool not_finite_ = false;
 };

@@ -58,8 +58,8 @@ class Mamba1 final : public Mixer {
         x_proj_(p.matmul("x_proj.weight")),
         dt_proj_(p.matmul("dt_proj.weight")),
         out_proj_(p.matmul("out_proj.weight")),
-        conv_w_(conv_taps(p.f32("conv1d.weight"))),
-        A_(transposed(p.neg_exp("A_log"))),
+        conv_w_(conv_taps(p.f32("conv1d.weight"), p.tape())),
+        A_(transposed(p.neg_exp("A_log"), p.tape())),
         D_(p.f32("D")),
         dt_bias_(p.f32("dt_proj.bias")) {
     if (d_.conv_bias) conv_b_ = p.f32("conv1d.bias");

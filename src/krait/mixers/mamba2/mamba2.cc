@@ -75,20 +75,13 @@ class Mamba2 final : public Mixer {
       : d_(c),
         in_proj_(p.matmul("in_proj.weight")),
         out_proj_(p.matmul("out_proj.weight")),
-        conv_w_(conv_taps(p.f32("conv1d.weight"))),
+        conv_w_(conv_taps(p.f32("conv1d.weight"), p.tape())),
         A_(p.neg_exp("A_log")),
         D_(p.f32("D")),
         dt_bias_(p.f32("dt_bias")) {
     if (d_.conv_bias) conv_b_ = p.f32("conv1d.bias");
     if (d_.gated_norm) norm_w_ = p.f32("norm.weight");
-    if (d_.learned_initial_state) {
-      const Tensor s = p.f32("init_states");  // [H, P, N] -> [H, N, P]
-      initial_ = Tensor::empty({d_.H, d_.N, d_.P});
-      for (int64_t h = 0; h < d_.H; ++h)
-        for (int64_t q = 0; q < d_.P; ++q)
-          for (int64_t n = 0; n < d_.N; ++n)
-            initial_.f32()[(h * d_.N + n) * d_.P + q] = s.f32()[(h * d_.P + q) * d_.N + n];
-    }
+    if (d_.learned_initial_state) initial_ = transposed(p.f32("init_states"), p.tape());  // [H, P, N] -> [H, N, P]
     if (d_.bias) {
       in_bias_ = p.f32("in_proj.bias");
       out_bias_ = p.f32("out_proj.bias");
@@ -104,6 +97,13 @@ class Mamba2 final : public Mixer {
     if (!initial_.defined()) return;
     Tensor s = slot_of(state[1], slot);
     std::copy_n(initial_.f32(), initial_.numel(), s.f32());
+  }
+
+  void reset_state_backward(Gradients& g, const StateView& state, int64_t slot) const override {
+    Tensor d = g.if_watched(initial_);
+    if (!d.defined()) return;
+    const Tensor ds = slot_of(g.of(state[1]), slot);
+    for (int64_t i = 0; i < d.numel(); ++i) d.f32()[i] += ds.f32()[i];
   }
 
   Tensor forward(ForwardContext& ctx, const Tensor& u, StateView& state) const override {
@@ -138,11 +138,11 @@ class Mamba2 final : public Mixer {
  private:
   // [silu(z0)·x0 ; y]: the channels that bypass the scan come first.
   Tensor beside_mlp(ForwardContext& ctx, const Tensor& rows, const Tensor& y) const {
-    const int64_t m = d_.mlp(), T = rows.dim(0);
-    Tensor all = Tensor::empty({T, d_.E});
-    Tensor first = all.narrow(1, 0, m);
+    const int64_t m = d_.mlp();
+    Tensor all = Tensor::empty({rows.dim(0), d_.E});
+    Tensor first = all.narrow(1, 0, m), rest = all.narrow(1, m, d_.S);
     silu_gate(ctx, rows.narrow(1, m, m), rows.narrow(1, 0, m), first);
-    for (int64_t t = 0; t < T; ++t) std::copy_n(y.f32() + t * d_.S, d_.S, all.f32() + t * d_.E + m);
+    copy_(ctx, rest, y);
     return all;
   }
 

@@ -8,6 +8,7 @@ KernelSet make() {
   set.name = "cpu-scalar";
   KRAIT_MATMUL_KERNELS(KRAIT_SET_KERNEL)
   KRAIT_OTHER_KERNELS(KRAIT_SET_KERNEL)
+  KRAIT_TRAINING_KERNELS(KRAIT_SET_KERNEL)
   return set;
 }
 

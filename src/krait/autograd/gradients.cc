@@ -1,0 +1,72 @@
+#include "krait/autograd/gradients.h"
+
+#include "krait/core/error.h"
+
+namespace krait {
+
+Tensor Gradients::of(const Tensor& t) {
+  if (!t.defined()) throw Error(ErrorCode::kInternal, "[gradients] an undefined tensor has no gradient");
+  Entry& e = buffers_[t.owner().get()];
+  if (!e.values) e.values = t.owner();
+  if (!e.gradient.defined()) e.gradient = Tensor::zeros({t.buffer_numel()});
+  return t.same_part_of(e.gradient);
+}
+
+Tensor Gradients::claim(const Tensor& t) {
+  if (t.numel() != t.buffer_numel() || !t.is_contiguous()) return {};
+  Entry& e = buffers_[t.owner().get()];
+  if (e.gradient.defined()) return {};
+  if (!e.values) e.values = t.owner();
+  e.gradient = Tensor::empty({t.buffer_numel()});
+  return t.same_part_of(e.gradient);
+}
+
+bool Gradients::has(const Tensor& t) const {
+  const auto e = buffers_.find(t.owner().get());
+  return e != buffers_.end() && e->second.gradient.defined();
+}
+
+void Gradients::watch(const Tensor& t) {
+  Entry& e = buffers_[t.owner().get()];
+  e.values = t.owner();
+  e.watched = true;
+}
+
+bool Gradients::watched(const Tensor& t) const {
+  const auto e = buffers_.find(t.owner().get());
+  return t.defined() && e != buffers_.end() && e->second.watched;
+}
+
+void Gradients::pass_on(const Tensor& from, const Tensor& to) {
+  if (from.shape() != to.shape() || from.numel() != from.buffer_numel() || to.numel() != to.buffer_numel()) {
+    throw Error(ErrorCode::kInternal, "[gradients] " + from.shape().str() + " and " + to.shape().str() +
+                                          " are not whole buffers of one shape");
+  }
+  const auto source = buffers_.find(from.owner().get());
+  if (source == buffers_.end()) return;
+  Tensor gradient = std::move(source->second.gradient);
+  if (source->second.watched) {
+    source->second.gradient = gradient.clone();
+  } else {
+    buffers_.erase(source);
+  }
+  Entry& target = buffers_[to.owner().get()];
+  if (!target.values) target.values = to.owner();
+  if (!target.gradient.defined()) {
+    target.gradient = std::move(gradient);
+    return;
+  }
+  const float* add = gradient.f32();
+  float* sum = target.gradient.f32();
+  for (int64_t i = 0; i < gradient.numel(); ++i) sum[i] += add[i];
+}
+
+void Gradients::drop_unwatched() {
+  std::erase_if(buffers_, [](const auto& e) { return !e.second.watched; });
+}
+
+void Gradients::drop_unreachable() {
+  std::erase_if(buffers_, [](const auto& e) { return e.second.values.use_count() == 1; });
+}
+
+}  // namespace krait

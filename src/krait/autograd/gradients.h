@@ -1,0 +1,43 @@
+// Gradients: one gradient buffer beside each buffer of values. A slice's gradient is the same slice of it, so that
+// views need no backward of their own.
+#pragma once
+#include <unordered_map>
+
+#include "krait/core/tensor.h"
+
+namespace krait {
+
+class Gradients {
+ public:
+  // The gradient of t: f32, same shape and strides, zero when its buffer is first asked for. What is written there
+  // stays until the buffer is dropped; backwards add to it.
+  Tensor of(const Tensor& t);
+  // For a first writer: the gradient of t, not initialised, if t is a whole contiguous buffer that has none yet; else
+  // undefined.
+  Tensor claim(const Tensor& t);
+  bool has(const Tensor& t) const;
+
+  // Parameters: tensors that somebody wants the gradient of. Only theirs outlive drop_unwatched().
+  void watch(const Tensor& t);
+  bool watched(const Tensor& t) const;
+  // of(t) if it is watched, else undefined: kernels then leave it out.
+  Tensor if_watched(const Tensor& t) { return watched(t) ? of(t) : Tensor{}; }
+
+  // `to` is a sum of which `from` is a term: the gradient of `from`, whose backward is complete, passes to `to`. Both
+  // are whole buffers of one shape. `from` has no gradient afterwards.
+  void pass_on(const Tensor& from, const Tensor& to);
+
+  void drop_unwatched();
+  // Drops gradients of buffers that nobody holds any more.
+  void drop_unreachable();
+
+ private:
+  struct Entry {
+    std::shared_ptr<const void> values;  // keeps the address from being used again
+    Tensor gradient;                     // [numel of the buffer]; undefined if only watched
+    bool watched = false;
+  };
+  std::unordered_map<const void*, Entry> buffers_;
+};
+
+}  // namespace krait

@@ -1,0 +1,26 @@
+// The loss of a language model, fused with its head: the logits of all tokens never exist at once.
+#pragma once
+#include <span>
+
+#include "krait/ops/weight.h"
+
+namespace krait {
+
+struct LossOptions {
+  std::span<const int32_t> targets;  // [T]; negative: this token has none
+  std::span<const float> weights;    // [T] (loss mask), or empty (all 1)
+  int64_t vocab_size = 0;            // targets and the softmax are over the first rows of the head
+  float scale = 1;                   // the loss is scale · Σ_t weight_t·(nll_t + z_loss·lse_t²)
+  float z_loss = 0;
+};
+
+struct TokenLosses {
+  Tensor nll;  // [T] −log p(target), without weight and scale; 0 where there is none
+  Tensor lse;  // [T] log of the softmax's denominator
+};
+
+// x [T, D], head [V', D]. Under a tape the gradients of x and of the head's rows are added to at once: backward() goes
+// on from x. Throws kBadData on a target outside the vocabulary.
+TokenLosses cross_entropy(ForwardContext&, const Tensor& x, const Weight& head, const LossOptions&);
+
+}  // namespace krait
