@@ -44,9 +44,9 @@ class Model {
                  std::span<const int64_t> logit_rows) const;
 
   // The losses of the next tokens, and with a tape (of a model whose runtime was made for training) all that is needed
-  // for their gradients. ids, spans and states as in forward(); `options.vocab_size` is set here. Padded rows of the
-  // head take no part. `checkpoint`: sub-blocks keep their input only and are computed again on the way back, to the
-  // same bits. The model and `states` must outlive the tape.
+  // for their gradients. ids, spans and states as in forward(); `options.vocab_size` is set here. `checkpoint`:
+  // sub-blocks keep their input only and are computed again on the way back, to the same bits. The model and `states`
+  // must outlive the tape.
   TokenLosses loss(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states, LossOptions options,
                    Tape* tape = nullptr, bool checkpoint = false) const;
 

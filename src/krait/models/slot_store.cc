@@ -26,6 +26,21 @@ void SlotStore::copy_slot(int64_t from, int64_t to) {
   }
 }
 
+SlotStore SlotStore::clone() const {
+  SlotStore r(specs_, n_slots_);
+  r.copy_from(*this);
+  return r;
+}
+
+void SlotStore::copy_from(const SlotStore& other) {
+  for (size_t b = 0; b < blocks_.size(); ++b) {
+    for (size_t t = 0; t < blocks_[b].size(); ++t) {
+      const Tensor& src = other.blocks_[b][t];
+      std::memcpy(blocks_[b][t].bytes(), src.bytes(), static_cast<size_t>(src.nbytes()));
+    }
+  }
+}
+
 int64_t SlotStore::bytes_per_slot(const std::vector<StateSpec>& specs) {
   int64_t n = 0;
   for (const StateSpec& spec : specs)

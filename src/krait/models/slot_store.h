@@ -19,6 +19,8 @@ class SlotStore {
   // State tensor `t` of sub-block `block` at `slot`, contiguous, without the slot dimension.
   Tensor at(size_t block, size_t t, int64_t slot) const { return slot_of(blocks_[block][t], slot); }
   void copy_slot(int64_t from, int64_t to);
+  SlotStore clone() const;                 // of the same size, with the same content
+  void copy_from(const SlotStore& other);  // of the same specs and size
 
   static int64_t bytes_per_slot(const std::vector<StateSpec>& specs);
 

@@ -63,18 +63,10 @@ TokenLosses cross_entropy(ForwardContext& ctx, const Tensor& x, const Weight& he
     const Tensor rows = x.narrow(0, t, n);
     Tensor part = logits.narrow(0, 0, n);
     rt.kernels->matmul(rt.exec(), matmul_params(rt, rows, head, part));
-    CrossEntropyParams p{part.f32(),
-                         head.N(),
-                         head.N(),
-                         o.targets.data() + t,
-                         o.weights.empty() ? nullptr : o.weights.data() + t,
-                         o.scale,
-                         o.z_loss,
-                         ctx.training(),
-                         out.nll.f32() + t,
-                         out.lse.f32() + t,
-                         n,
-                         o.vocab_size};
+    CrossEntropyParams p{
+        part.f32(), head.N(), head.N(),       o.targets.data() + t, o.weights.empty() ? nullptr : o.weights.data() + t,
+        o.scale,    o.z_loss, ctx.training(), out.nll.f32() + t,    out.lse.f32() + t,
+        n,          head.N()};
     kernel("cross_entropy", rt.kernels->cross_entropy)(rt.exec(), p);
     if (!ctx.training()) continue;
     if (dw.defined()) {

@@ -9,7 +9,7 @@ namespace krait {
 struct LossOptions {
   std::span<const int32_t> targets;  // [T]; negative: this token has none
   std::span<const float> weights;    // [T] (loss mask), or empty (all 1)
-  int64_t vocab_size = 0;            // targets and the softmax are over the first rows of the head
+  int64_t vocab_size = 0;            // targets lie below it; the softmax is over all rows of the head, padded ones too
   float scale = 1;                   // the loss is scale · Σ_t weight_t·(nll_t + z_loss·lse_t²)
   float z_loss = 0;
 };

@@ -1,0 +1,153 @@
+#include "krait/train/train_model.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "krait/core/error.h"
+
+namespace krait::train {
+namespace {
+
+LossSum sum_of(const TokenLosses& losses, std::span<const float> weights) {
+  LossSum s;
+  for (size_t t = 0; t < weights.size(); ++t) {
+    if (weights[t] == 0) continue;
+    s.nll += static_cast<double>(weights[t]) * static_cast<double>(losses.nll.f32()[t]);
+    s.weight += static_cast<double>(weights[t]);
+  }
+  return s;
+}
+
+// Tokens [first, first + length) of every sequence of a batch (fewer where it ends); all sequences stay.
+data::Batch segment_of(const data::Batch& b, int64_t first, int64_t length) {
+  data::Batch r;
+  for (int64_t s = 0; s < b.n_seqs(); ++s) {
+    const int64_t start = std::min(first, b.spans.length(s)), stop = std::min(first + length, b.spans.length(s));
+    const auto at = static_cast<size_t>(b.spans.offset[static_cast<size_t>(s)] + start);
+    const auto n = static_cast<size_t>(stop - start);
+    r.add(std::span(b.ids).subspan(at, n), std::span(b.targets).subspan(at, n), std::span(b.weights).subspan(at, n));
+  }
+  return r;
+}
+
+int64_t longest(const data::Batch& b) {
+  int64_t n = 0;
+  for (int64_t s = 0; s < b.n_seqs(); ++s) n = std::max(n, b.spans.length(s));
+  return n;
+}
+
+}  // namespace
+
+double weight_sum(const data::Batch& b) {
+  return std::accumulate(b.weights.begin(), b.weights.end(), 0.0,
+                         [](double s, float w) { return s + static_cast<double>(w); });
+}
+
+TrainModel::TrainModel(ModelSpec spec, const ParamStore& params, const Runtime& runtime, TrainModelOptions options)
+    : spec_(std::move(spec)), runtime_(runtime), options_(std::move(options)) {
+  for (const ParamSpec& p : model_params(spec_)) {
+    if (options_.trainable && !options_.trainable(p.name)) {
+      masters_.set(p.name, params.get(p.name));
+      continue;
+    }
+    const Tensor value = params.f32(p.name);
+    masters_.set(p.name, {value, false});
+    trained_.push_back({p, value, {}});
+  }
+  if (trained_.empty()) fail_usage("[train] no parameter of the model is trained");
+}
+
+TrainModel::~TrainModel() = default;
+
+void TrainModel::build() {
+  model_.reset();
+  parameters_.reset();
+  gradients_ = std::make_unique<Gradients>();
+  stored_ = masters_;
+  for (const Trained& t : trained_) {
+    const bool rounded = t.spec.role != ParamRole::kVector && options_.weights != DType::kF32;
+    const Tensor value = rounded ? from_f32(t.value, options_.weights) : t.value;
+    stored_.set(t.spec.name, {value, false});
+    gradients_->watch(value);
+  }
+  parameters_ = std::make_unique<Tape>(*gradients_);
+  Runtime rt = runtime_;
+  rt.parameters = parameters_.get();
+  model_ = std::make_unique<Model>(spec_, stored_, rt);
+}
+
+const Model& TrainModel::model() {
+  if (!model_) build();
+  return *model_;
+}
+
+void TrainModel::begin() {
+  for (Trained& t : trained_) t.gradient = {};
+  build();
+}
+
+void TrainModel::reset_states(int64_t n_seqs) {
+  if (states_.n_slots() < n_seqs) states_ = SlotStore(model().state_specs(), n_seqs);
+  for (int64_t s = 0; s < n_seqs; ++s) model().reset_state(states_, s);
+}
+
+LossSum TrainModel::run(const data::Batch& b, double scale, Tape* tape) {
+  LossOptions o;
+  o.targets = b.targets;
+  o.weights = b.weights;
+  o.scale = static_cast<float>(scale);
+  o.z_loss = options_.z_loss;
+  return sum_of(model().loss(b.ids, b.spans, states_, o, tape, options_.checkpoint), b.weights);
+}
+
+// Forward over the segments, keeping the states between them only; then from the last to the first: forward again on a
+// tape, and backward.
+LossSum TrainModel::run_segments(const data::Batch& b, double scale) {
+  const int64_t n_segments = (longest(b) + options_.segment - 1) / options_.segment;
+  std::vector<SlotStore> before;
+  for (int64_t i = 0; i + 1 < n_segments; ++i) {
+    before.push_back(states_.clone());
+    run(segment_of(b, i * options_.segment, options_.segment), scale, nullptr);
+  }
+  before.push_back(states_.clone());
+  LossSum sum;
+  for (int64_t i = n_segments - 1; i >= 0; --i) {
+    states_.copy_from(before.back());
+    before.pop_back();
+    const data::Batch part = segment_of(b, i * options_.segment, options_.segment);
+    Tape tape(*gradients_);
+    sum += run(part, scale, &tape);
+    tape.backward();
+  }
+  return sum;
+}
+
+LossSum TrainModel::accumulate(const data::Batch& b, double scale) {
+  if (!parameters_) throw Error(ErrorCode::kInternal, "[train] accumulate() without begin()");
+  reset_states(b.n_seqs());
+  LossSum sum;
+  if (options_.segment > 0 && longest(b) > options_.segment) {
+    sum = run_segments(b, scale);
+  } else {
+    Tape tape(*gradients_);
+    sum = run(b, scale, &tape);
+    tape.backward();
+  }
+  for (int64_t s = 0; s < b.n_seqs(); ++s) model_->reset_state_backward(*gradients_, states_, s);
+  gradients_->drop_unwatched();
+  return sum;
+}
+
+void TrainModel::gradients() {
+  parameters_->backward();
+  for (Trained& t : trained_) t.gradient = gradients_->of(stored_.get(t.spec.name).value);
+  parameters_.reset();
+}
+
+LossSum TrainModel::evaluate(const data::Batch& b) {
+  model();
+  reset_states(b.n_seqs());
+  return run(b, 1, nullptr);
+}
+
+}  // namespace krait::train
