@@ -25,7 +25,8 @@ struct CausalConvParamsOf {
 };
 using CausalConvParams = CausalConvParamsOf<float>;
 
-// Gradients of causal_conv (spec/mamba.md §5). dx, dw and db are added to; dstate is replaced.
+// Gradients of causal_conv (spec/mamba.md §5). dx, dw and db are added to; dstate is replaced. dw and db: the sum over
+// a sequence, time ascending, is added to what is stored, sequences ascending.
 template <class Real>
 struct CausalConvGradParamsOf {
   CausalConvParamsOf<Real> f;  // as in the forward call; y and state are not used

@@ -43,14 +43,16 @@ struct PackWeightParams {
 //   dw[n][k] += Σ_t dy[t][n]·x[t][k],  db[n] += Σ_t dy[t][n]
 // t ascending, each sum starting from the stored value: rows in two calls or in one give the same bits.
 // (The gradient of x is a matmul with the transposed weight.)
-struct MatmulGradParams {
-  const float* dy;  // [T, N], row stride lddy
+template <class Real>
+struct MatmulGradParamsOf {
+  const Real* dy;  // [T, N], row stride lddy
   int64_t lddy;
-  const float* x;  // [T, K], row stride ldx
+  const Real* x;  // [T, K], row stride ldx
   int64_t ldx;
-  float* dw;  // [N, K] contiguous, or null
-  float* db;  // [N] or null
+  Real* dw;  // [N, K] contiguous, or null
+  Real* db;  // [N] or null
   int64_t T, N, K;
 };
+using MatmulGradParams = MatmulGradParamsOf<float>;
 
 }  // namespace krait

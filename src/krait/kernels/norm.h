@@ -42,7 +42,8 @@ struct GatedNormParamsOf {
 };
 using GatedNormParams = GatedNormParamsOf<float>;
 
-// Gradients of norm (spec/mamba.md §6.1); each is added to. r: what was normalised.
+// Gradients of norm (spec/mamba.md §6.1); each is added to. r: what was normalised. dw and db take the rows in
+// ascending order, starting from the stored value: rows in two calls or in one give the same bits.
 template <class Real>
 struct NormGradParamsOf {
   NormKind kind;
@@ -60,7 +61,7 @@ struct NormGradParamsOf {
 };
 using NormGradParams = NormGradParamsOf<float>;
 
-// Gradients of gated_norm (spec/mamba.md §6.2, §6.3); each is added to.
+// Gradients of gated_norm (spec/mamba.md §6.2, §6.3); each is added to, dw in ascending order of rows as in norm_grad.
 template <class Real>
 struct GatedNormGradParamsOf {
   GatedNormParamsOf<Real> f;  // as in the forward call; out is not used

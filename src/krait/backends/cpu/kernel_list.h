@@ -17,7 +17,14 @@ namespace krait {
   X(mamba3_scan)
 
 // Kernels of training of the portable set; a variant takes from it what it does not list below.
-#define KRAIT_TRAINING_KERNELS(X)
+#define KRAIT_TRAINING_KERNELS(X) \
+  X(cross_entropy)                \
+  X(matmul_grad)                  \
+  X(norm_grad)                    \
+  X(gated_norm_grad)              \
+  X(silu_gate_grad)               \
+  X(embed_grad)                   \
+  X(causal_conv_grad)
 #define KRAIT_ISA_TRAINING_KERNELS(X)
 
 // Function types of the set's pointers.

@@ -24,6 +24,13 @@ T silu(T u) {
   return u / (T(1) + exp(-u));
 }
 
+// d silu / du
+template <class T>
+T silu_derivative(T u) {
+  const T s = sigmoid(u);
+  return s * (T(1) + u * (T(1) - s));
+}
+
 template <class T>
 T rsqrt(T u) {
   using std::sqrt;
