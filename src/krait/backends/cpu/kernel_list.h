@@ -24,7 +24,9 @@ namespace krait {
   X(gated_norm_grad)              \
   X(silu_gate_grad)               \
   X(embed_grad)                   \
-  X(causal_conv_grad)
+  X(causal_conv_grad)             \
+  X(mamba1_scan_grad)             \
+  X(ssd_scan_grad)
 #define KRAIT_ISA_TRAINING_KERNELS(X)
 
 // Function types of the set's pointers.

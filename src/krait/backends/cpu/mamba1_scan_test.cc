@@ -1,63 +1,14 @@
 #include "krait/kernels/reference/mamba1_scan.h"
 
-#include "krait/backends/cpu/kernel_testing.h"
+#include "krait/backends/cpu/scan_testing.h"
 
 namespace krait {
 namespace {
 
 using namespace testing_util;
 
-struct Shape1 {
-  int64_t E, N;
-  bool z = true, D = true, bias = true, softplus = true;
-};
-
-// Inputs of T packed tokens, and parameters.
-struct Problem {
-  Problem(Shape1 s, int64_t T, uint64_t seed)
-      : shape(s),
-        x(Rows::random(T, s.E, 3, seed)),
-        dt(Rows::random(T, s.E, 1, seed + 1, s.softplus ? 2 : 0)),
-        BC(Rows::random(T, 2 * s.N, 2, seed + 2)),
-        z(Rows::random(T, s.E, 5, seed + 3, 2)),
-        A(normals(s.E * s.N, seed + 4)),
-        D(normals(s.E, seed + 5)),
-        bias(normals(s.E, seed + 6)) {
-    for (float& a : A) a = -std::exp(2 * a);
-    if (!s.softplus) {  // step sizes as they are must not be negative
-      for (float& b : bias) b = std::fabs(b);
-      for (int64_t t = 0; t < T; ++t) {
-        for (int64_t e = 0; e < s.E; ++e) dt.row(t)[e] = 0.1f * static_cast<float>((t + e) % 7);
-      }
-    }
-  }
-  // Tokens from t0 on; y [·, ldy] is the row of token t0.
-  Mamba1ScanParams params(const SeqSpans& spans, int64_t t0, float* y, int64_t ldy, std::vector<float>& state) const {
-    Mamba1ScanParams p{};
-    p.spans = view(spans);
-    p.x = x.row(t0), p.ldx = x.ld;
-    p.dt = dt.row(t0), p.lddt = dt.ld;
-    p.B = BC.row(t0), p.ldb = BC.ld;
-    p.C = BC.row(t0) + shape.N, p.ldc = BC.ld;
-    if (shape.z) p.z = z.row(t0), p.ldz = z.ld;
-    p.A = A.data();
-    if (shape.D) p.D = D.data();
-    if (shape.bias) p.dt_bias = bias.data();
-    p.softplus = shape.softplus;
-    p.y = y, p.ldy = ldy;
-    p.state = state.data(), p.state_stride = state_stride();
-    p.E = shape.E, p.N = shape.N;
-    return p;
-  }
-  int64_t state_stride() const { return shape.E * shape.N + 5; }
-  std::vector<float> states(int64_t slots) const { return normals(slots * state_stride(), 9); }
-  Shape1 shape;
-  Rows x, dt, BC, z;
-  std::vector<float> A, D, bias;
-};
-
 // Runs the kernel and checks outputs and states of every sequence against the oracle at double.
-void expect_matches(const KernelSet& set, ThreadPool& pool, const Problem& q, const SeqSpans& spans) {
+void expect_matches(const KernelSet& set, ThreadPool& pool, const Problem1& q, const SeqSpans& spans) {
   const auto [E, N] = std::pair(q.shape.E, q.shape.N);
   Rows y(spans.n_tokens(), E, 4);
   const std::vector<float> before = q.states(8);
@@ -106,7 +57,7 @@ void expect_matches(const KernelSet& set, ThreadPool& pool, const Problem& q, co
 class Mamba1Scan : public testing::TestWithParam<const KernelSet*> {
  protected:
   // One sequence cut after each of `cuts`; all outputs [T·E].
-  std::vector<float> run(const Problem& q, const std::vector<int64_t>& lengths, std::vector<float>& state,
+  std::vector<float> run(const Problem1& q, const std::vector<int64_t>& lengths, std::vector<float>& state,
                          ThreadPool& pool) {
     const int64_t E = q.shape.E;
     std::vector<float> y;
@@ -125,19 +76,19 @@ class Mamba1Scan : public testing::TestWithParam<const KernelSet*> {
 TEST_P(Mamba1Scan, TrapB2_MatchesReferenceAtAnySize) {
   for (const Shape1 s : {Shape1{1, 1}, Shape1{7, 3}, Shape1{16, 16}, Shape1{40, 16}, Shape1{64, 5}, Shape1{67, 16},
                          Shape1{130, 2}, Shape1{33, 256}, Shape1{129, 7}, Shape1{1601, 5}}) {
-    expect_matches(*GetParam(), pool_, Problem(s, 41, 1), packed({5, 0, 1, 33, 2}));
+    expect_matches(*GetParam(), pool_, Problem1(s, 41, 1), packed({5, 0, 1, 33, 2}));
   }
 }
 
 TEST_P(Mamba1Scan, MatchesReferenceWithEveryOption) {
   for (int i = 0; i < 16; ++i) {
     const Shape1 s{19, 4, (i & 1) != 0, (i & 2) != 0, (i & 4) != 0, (i & 8) != 0};
-    expect_matches(*GetParam(), pool_, Problem(s, 20, 2), packed({20}));
+    expect_matches(*GetParam(), pool_, Problem1(s, 20, 2), packed({20}));
   }
 }
 
 TEST_P(Mamba1Scan, TrapA2_SplitAtEveryPosition) {
-  const Problem q({77, 9}, 40, 3);
+  const Problem1 q({77, 9}, 40, 3);
   std::vector<float> whole_state = q.states(8);
   const std::vector<float> whole = run(q, {40}, whole_state, pool_);
   for (int64_t at = 0; at <= 40; ++at) {
@@ -151,7 +102,7 @@ TEST_P(Mamba1Scan, TrapA2_SplitAtEveryPosition) {
 }
 
 TEST_P(Mamba1Scan, TrapA6_PackedEqualsSeparateAndThreadsDoNotShow) {
-  const Problem q({85, 6}, 60, 4);
+  const Problem1 q({85, 6}, 60, 4);
   const SeqSpans spans = packed({0, 1, 17, 2, 0, 16, 24});
   for (const int threads : {1, 2, 3}) {
     ThreadPool pool(threads);
@@ -169,7 +120,7 @@ TEST_P(Mamba1Scan, TrapA6_PackedEqualsSeparateAndThreadsDoNotShow) {
 }
 
 TEST_P(Mamba1Scan, OutputMayBeTheInput) {
-  Problem q({70, 4}, 37, 5);
+  Problem1 q({70, 4}, 37, 5);
   std::vector<float> state = q.states(8);
   const std::vector<float> want = run(q, {37}, state, pool_);
   state = q.states(8);
@@ -179,7 +130,7 @@ TEST_P(Mamba1Scan, OutputMayBeTheInput) {
 }
 
 TEST_P(Mamba1Scan, TrapsB4B11_LargeStepsStayFinite) {
-  Problem q({20, 4}, 1024, 6);
+  Problem1 q({20, 4}, 1024, 6);
   for (int64_t t = 0; t < 1024; ++t) {
     for (int64_t e = 0; e < 20; ++e) q.dt.row(t)[e] = static_cast<float>((t * 20 + e) % 24) - 12;  // dt up to 12
   }
@@ -194,7 +145,7 @@ TEST_P(Mamba1Scan, TrapB1_OffsetsBeyond32Bits) {
   const int64_t ld = (int64_t{1} << 31) + 32, slot_stride = (int64_t{1} << 31) + 64;
   const HugeFloats x(3 * ld), state(3 * slot_stride);
   if (x.data == nullptr || state.data == nullptr) GTEST_SKIP() << "no address space for 50 GB";
-  const Problem q({20, 3}, 3, 7);
+  const Problem1 q({20, 3}, 3, 7);
   const SeqSpans spans = SeqSpans::one(3, 2);
   std::vector<float> near_state = q.states(8), y(60), want(60);
   Mamba1ScanParams p = q.params(spans, 0, want.data(), 20, near_state);

@@ -1,58 +1,11 @@
 #include "krait/kernels/reference/ssd_scan.h"
 
-#include <limits>
-
-#include "krait/backends/cpu/kernel_testing.h"
+#include "krait/backends/cpu/scan_testing.h"
 
 namespace krait {
 namespace {
 
 using namespace testing_util;
-
-constexpr float kInf = std::numeric_limits<float>::infinity();
-
-struct Shape2 {
-  int64_t H, P, N, G;
-  bool D = true, D_per_channel = false, bias = true;
-  float dt_min = 0, dt_max = kInf;
-};
-
-// Inputs of T packed tokens, and parameters.
-struct Problem {
-  Problem(Shape2 s, int64_t T, uint64_t seed)
-      : shape(s),
-        xBC(Rows::random(T, s.H * s.P + 2 * s.G * s.N, 3, seed)),
-        dt(Rows::random(T, s.H, 1, seed + 1, 2)),
-        A(normals(s.H, seed + 2)),
-        D(normals(s.H * s.P, seed + 3)),
-        bias(normals(s.H, seed + 4)) {
-    for (float& a : A) a = -std::exp(2 * a);
-  }
-  // Tokens from t0 on; y [·, ldy] is the row of token t0.
-  SsdScanParams params(const SeqSpans& spans, int64_t t0, float* y, int64_t ldy, std::vector<float>& state) const {
-    SsdScanParams p{};
-    p.spans = view(spans);
-    p.x = xBC.row(t0), p.ldx = xBC.ld;
-    p.B = p.x + width(), p.ldb = xBC.ld;
-    p.C = p.B + shape.G * shape.N, p.ldc = xBC.ld;
-    p.dt = dt.row(t0), p.lddt = dt.ld;
-    p.A = A.data();
-    if (shape.D) p.D = D.data();
-    p.D_per_channel = shape.D_per_channel;
-    if (shape.bias) p.dt_bias = bias.data();
-    p.dt_min = shape.dt_min, p.dt_max = shape.dt_max;
-    p.y = y, p.ldy = ldy;
-    p.state = state.data(), p.state_stride = state_stride();
-    p.H = shape.H, p.P = shape.P, p.N = shape.N, p.G = shape.G;
-    return p;
-  }
-  int64_t width() const { return shape.H * shape.P; }
-  int64_t state_stride() const { return width() * shape.N + 5; }
-  std::vector<float> states(int64_t slots) const { return normals(slots * state_stride(), 9); }
-  Shape2 shape;
-  Rows xBC, dt;
-  std::vector<float> A, D, bias;
-};
 
 // One channel of one sequence: outputs and states against the oracle at double, within the bound carried along.
 void expect_channel(const SsdScanParams& p, int64_t s, int64_t e, const float* before, const Rows& y,
@@ -87,7 +40,7 @@ void expect_channel(const SsdScanParams& p, int64_t s, int64_t e, const float* b
   }
 }
 
-void expect_matches(const KernelSet& set, ThreadPool& pool, const Problem& q, const SeqSpans& spans) {
+void expect_matches(const KernelSet& set, ThreadPool& pool, const Problem2& q, const SeqSpans& spans) {
   Rows y(spans.n_tokens(), q.width(), 4);
   const std::vector<float> before = q.states(8);
   std::vector<float> state = before;
@@ -107,7 +60,7 @@ void expect_matches(const KernelSet& set, ThreadPool& pool, const Problem& q, co
 class SsdScan : public testing::TestWithParam<const KernelSet*> {
  protected:
   // One sequence in pieces of these lengths; all outputs [T, H·P].
-  std::vector<float> run(const Problem& q, const std::vector<int64_t>& lengths, std::vector<float>& state) {
+  std::vector<float> run(const Problem2& q, const std::vector<int64_t>& lengths, std::vector<float>& state) {
     std::vector<float> y;
     int64_t t0 = 0;
     for (const int64_t n : lengths) {
@@ -124,14 +77,14 @@ class SsdScan : public testing::TestWithParam<const KernelSet*> {
 TEST_P(SsdScan, TrapB2_MatchesReferenceAtAnySize) {
   for (const Shape2 s : {Shape2{1, 1, 1, 1}, Shape2{3, 7, 5, 1}, Shape2{2, 64, 16, 2}, Shape2{2, 80, 3, 1},
                          Shape2{1, 128, 9, 1}, Shape2{1, 33, 256, 1}, Shape2{2, 16, 130, 1}, Shape2{1, 100, 4, 1}}) {
-    expect_matches(*GetParam(), pool_, Problem(s, 76, 1), packed({5, 0, 1, 33, 2, 35}));
+    expect_matches(*GetParam(), pool_, Problem2(s, 76, 1), packed({5, 0, 1, 33, 2, 35}));
   }
 }
 
 TEST_P(SsdScan, TrapB12_EveryDivisorGAndBothShapesOfD) {
   for (const int64_t G : {1, 2, 3, 4, 6, 12}) {
     for (const bool per_channel : {false, true}) {
-      expect_matches(*GetParam(), pool_, Problem({12, 5, 6, G, true, per_channel}, 9, 2), packed({1, 8}));
+      expect_matches(*GetParam(), pool_, Problem2({12, 5, 6, G, true, per_channel}, 9, 2), packed({1, 8}));
     }
   }
 }
@@ -140,12 +93,12 @@ TEST_P(SsdScan, MatchesReferenceWithEveryOption) {
   for (int i = 0; i < 8; ++i) {
     Shape2 s{2, 19, 6, 1, (i & 1) != 0, false, (i & 2) != 0};
     if ((i & 4) != 0) s.dt_min = 0.5f, s.dt_max = 1.5f;
-    expect_matches(*GetParam(), pool_, Problem(s, 20, 3), packed({20}));
+    expect_matches(*GetParam(), pool_, Problem2(s, 20, 3), packed({20}));
   }
 }
 
 TEST_P(SsdScan, TrapA2_SplitAtEveryPosition) {
-  const Problem q({3, 24, 6, 1}, 70, 4);
+  const Problem2 q({3, 24, 6, 1}, 70, 4);
   std::vector<float> whole_state = q.states(8);
   const std::vector<float> whole = run(q, {70}, whole_state);
   for (int64_t at = 0; at <= 70; ++at) {
@@ -159,7 +112,7 @@ TEST_P(SsdScan, TrapA2_SplitAtEveryPosition) {
 }
 
 TEST_P(SsdScan, TrapA6_PackedEqualsSeparateAndThreadsDoNotShow) {
-  const Problem q({4, 69, 5, 2}, 90, 5);
+  const Problem2 q({4, 69, 5, 2}, 90, 5);
   const SeqSpans spans = packed({0, 1, 33, 2, 0, 32, 22});
   const int64_t width = q.width();
   for (const int threads : {1, 2, 3}) {
@@ -179,7 +132,7 @@ TEST_P(SsdScan, TrapA6_PackedEqualsSeparateAndThreadsDoNotShow) {
 }
 
 TEST_P(SsdScan, OutputMayBeTheInput) {
-  Problem q({2, 70, 4, 1}, 37, 6);
+  Problem2 q({2, 70, 4, 1}, 37, 6);
   std::vector<float> state = q.states(8);
   const std::vector<float> want = run(q, {37}, state);
   state = q.states(8);
@@ -191,7 +144,7 @@ TEST_P(SsdScan, OutputMayBeTheInput) {
 }
 
 TEST_P(SsdScan, TrapsB4B11_LargeStepsStayFinite) {
-  Problem q({24, 4, 4, 1}, 1024, 7);
+  Problem2 q({24, 4, 4, 1}, 1024, 7);
   for (int64_t t = 0; t < 1024; ++t) {
     for (int64_t h = 0; h < 24; ++h) q.dt.row(t)[h] = static_cast<float>((t + h) % 24) - 12;  // dt up to 12
   }
@@ -206,7 +159,7 @@ TEST_P(SsdScan, TrapB1_OffsetsBeyond32Bits) {
   const int64_t ld = (int64_t{1} << 31) + 32, slot_stride = (int64_t{1} << 31) + 64;
   const HugeFloats x(3 * ld), state(3 * slot_stride);
   if (x.data == nullptr || state.data == nullptr) GTEST_SKIP() << "no address space for 50 GB";
-  const Problem q({2, 10, 3, 1}, 3, 8);
+  const Problem2 q({2, 10, 3, 1}, 3, 8);
   const SeqSpans spans = SeqSpans::one(3, 2);
   std::vector<float> near_state = q.states(8), y(60), want(60);
   SsdScanParams p = q.params(spans, 0, want.data(), 20, near_state);

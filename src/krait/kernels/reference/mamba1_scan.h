@@ -7,12 +7,12 @@ namespace krait::reference {
 
 // Channel e of sequence s: h [N] is its state before and after, out(t, y) takes the output of packed token t.
 // p.y and p.state are not used.
-template <class T, class Out>
-void mamba1_scan_channel(const Mamba1ScanParams& p, int64_t s, int64_t e, T* h, Out out) {
+template <class T, class Real, class Out>
+void mamba1_scan_channel(const Mamba1ScanParamsOf<Real>& p, int64_t s, int64_t e, T* h, Out out) {
   using std::exp;
   const T bias = p.dt_bias != nullptr ? T(p.dt_bias[e]) : T(0);
   for (int64_t t = p.spans.offset[s]; t < p.spans.offset[s + 1]; ++t) {
-    const T x = p.x[t * p.ldx + e];
+    const T x = T(p.x[t * p.ldx + e]);
     T dt = T(p.dt[t * p.lddt + e]) + bias;
     if (p.softplus) dt = softplus(dt);
     T y = 0;

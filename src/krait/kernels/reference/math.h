@@ -1,15 +1,21 @@
-// The scalar functions of the models, for T = float, double or a complex type (which brings its own log1p).
+// The scalar functions of the models, for T = float, double or a complex type.
 #pragma once
 #include <cmath>
 #include <complex>
 
 namespace krait::reference {
 
+using std::log1p;
+template <class T>
+std::complex<T> log1p(const std::complex<T>& u) {  // a complex step asks for no more accuracy near 0
+  return std::log(T(1) + u);
+}
+
 // log(1 + e^u), without overflow.
 template <class T>
 T softplus(T u) {
-  using std::exp, std::log1p;
-  return std::real(u) > 0 ? u + log1p(exp(-u)) : log1p(exp(u));
+  using std::exp, std::real;
+  return real(u) > 0 ? u + log1p(exp(-u)) : log1p(exp(u));
 }
 
 template <class T>
