@@ -2,10 +2,10 @@
 """The server under faults: killed, without Redis, on a full disk, with damaged files, with hostile and vanishing clients. Prints a table;
 exit code 1 if a bar is missed.
 
-  python3 bench/serve_faults.py [--krait build/krait] [--model MODEL] [--only kills,redis,full,corrupt,hostile,aborts]
+  python3 bench/serve_faults.py [--krait build/krait] [--model MODEL] [--only kills,redis,full,corrupt,hostile,slow,aborts]
                                 [--kills 50] [--requests 100000] [--aborts 10000] [--seed 1]
 
-"full" mounts a small tmpfs and so wants root; the parts with Redis want redis-server. What cannot be done is said and skipped.
+"full" mounts a small tmpfs and "slow" makes a network that it can cut, which want root; the parts with Redis want redis-server. What cannot be done is said and skipped.
 """
 import argparse
 import collections
@@ -16,38 +16,16 @@ import os
 import pathlib
 import random
 import shutil
-import socket
 import statistics
 import subprocess
 import tempfile
 import threading
 import time
 
-from serve_fuzz import Wire, frame, fuzz, trickle
-from serve_lib import Redis, Server, metric
+from serve_crowd import aborts, hostile, slow
+from serve_lib import Plain, Redis, Server, ask, metric, missed, say
 
 WORDS = "the night was dark and a man came down from the hill with his old dog to see what the sea had brought".split()
-missed = []
-
-
-def say(name, value, bar="", ok=True):
-    print(f"{name:66} {value:>26}   {bar}{'' if ok else '   MISSED'}", flush=True)
-    if not ok:
-        missed.append(f"{name}: {value}")
-
-
-def ask(server, method, path, body=None, timeout=120):
-    """status, headers, text. Status 0: the connection broke."""
-    try:
-        c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
-        try:
-            c.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"})
-            r = c.getresponse()
-            return r.status, {k.lower(): v for k, v in r.getheaders()}, r.read().decode()
-        finally:
-            c.close()
-    except (OSError, http.client.HTTPException):
-        return 0, {}, ""
 
 
 def events(text):
@@ -268,27 +246,6 @@ def kills(a):
 
 
 # ---- Redis comes and goes
-
-class Plain:
-    """Requests without a conversation, one after the other."""
-
-    def __init__(self, server):
-        self.server, self.end, self.seen = server, threading.Event(), []
-        self.thread = threading.Thread(target=self.work)
-        self.thread.start()
-
-    def work(self):
-        i = 0
-        while not self.end.is_set():
-            i += 1
-            begin = time.monotonic()
-            status, _, _ = ask(self.server, "POST", "/generate", {"prompt": "Once", "max_tokens": 4, "seed": i, "store": False})
-            self.seen.append((begin, time.monotonic() - begin, status))
-
-    def stop(self):
-        self.end.set()
-        self.thread.join()
-
 
 def outage(name, server, talks, begin, finish, seconds):
     """What clients see between begin() and finish(), and that everything goes on behind it."""
@@ -536,123 +493,8 @@ def corrupt_with_redis(a, rng):
         report_equal(a, "damaged files, whole in Redis", talks)
 
 
-# ---- clients
-
-def settle(s, patience=20):
-    """Free slots, waiting requests, connections beside ours: when they have come to rest."""
-    until = time.monotonic() + patience
-    while True:
-        now = [metric(s, n) for n in ("mamba_state_slots", "mamba_state_slots_free", "mamba_queue_requests", "mamba_http_connections", "mamba_http_streams")]
-        if now[0] == now[1] and now[2] == 0 and now[3] <= 1 or time.monotonic() > until:
-            return now
-
-
-def report_settled(s, name):
-    slots, free, queued, connections, streams = settle(s)
-    say(f"{name}: slots free, requests waiting, streams", f"{free:.0f}/{slots:.0f}, {queued:.0f}, {streams:.0f}", "all, 0, 0",
-        free == slots and queued == 0 and streams == 0)
-    say(f"{name}: connections left beside ours", f"{connections - 1:.0f}", "0", connections <= 1)
-
-
-def hostile(a):
-    s = Server(a.krait, a.model, "--max-body", 1, "--state-memory", 16, "--state-ttl", 20, "--queue", 100, "--log-level", "warning")
-    with concurrent.futures.ProcessPoolExecutor(a.processes) as pool:
-        def round_of(n, seed):
-            parts = [pool.submit(fuzz, s.port, s.model, f"{seed}/{i}", n // a.processes) for i in range(a.processes)]
-            kinds, outcomes, wrong, slowest = collections.Counter(), collections.Counter(), [], 0
-            for p in parts:
-                k, o, w, slow = p.result()
-                slowest = max(slowest, slow)
-                kinds += k
-                outcomes += o
-                wrong += w
-            return kinds, outcomes, wrong, slowest
-        round_of(max(a.processes, a.requests // 5), f"{a.seed} warm")
-        settle(s)
-        before = s.resident()
-        begin = time.monotonic()
-        kinds, outcomes, wrong, slowest = round_of(a.requests, a.seed)
-        took = time.monotonic() - begin
-        settle(s)
-        after = s.resident()
-        round_of(max(a.processes, a.requests // 2), f"{a.seed} again")
-        settle(s)
-        again = s.resident()
-    total = sum(kinds.values())
-    for kind, n in sorted(kinds.items()):
-        say(f"hostile requests: {kind}", f"{n}")
-    say("hostile requests: all, a second", f"{total}, {total / took:.0f}", f">= {a.requests - a.processes}", total > a.requests - a.processes)
-    for outcome, n in sorted(outcomes.items()):
-        say(f"hostile requests: outcome {outcome}", f"{n}")
-    say("hostile requests: the slowest answer", f"{slowest:.1f} s")
-    for w in wrong[:5]:
-        print("   ", w)
-    say("hostile requests: 5xx beside 501 and 505, or no answer where one is due", f"{len(wrong)}", "0", not wrong)
-    say("hostile requests: resident memory before, after, after half as many again", f"{before:.0f}, {after:.0f}, {again:.0f} MiB", "no growth",
-        again - after < 8 and s.process.poll() is None)
-    report_settled(s, "hostile requests")
-    slow_clients(s)
-    s.stop()
-
-
-def slow_clients(s):
-    """Readers that do not read, writers that stop within a request, connections that say nothing."""
-    before = s.resident()
-    idle, half, unread = [], [], []
-    body = json.dumps({"prompt": "x", "max_tokens": 2000, "ignore_eos": True, "stream": True, "store": False}).encode()
-    for i in range(100):
-        c = socket.socket()
-        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        c.connect(("127.0.0.1", s.port))
-        if i < 10:  # fewer than slots
-            unread.append(c)
-            c.sendall(frame("/generate", body))
-        elif i < 40:
-            half.append(c)
-            c.sendall(frame("/generate", body)[:30])
-        else:
-            idle.append(c)
-            c.sendall(frame("/generate", body)[:-10 if i % 2 else 0])
-    plain = Plain(s)
-    time.sleep(12)
-    plain.stop()
-    good = sum(x[2] == 200 for x in plain.seen)
-    say("slow and half-open clients (100): served meanwhile", f"{good}/{len(plain.seen)}", "all, some", good == len(plain.seen) > 0)
-    say("slow and half-open clients: memory meanwhile", f"{s.resident() - before:+.0f} MiB")
-    gone = 0
-    for c in half:  # the headers were never complete: 10 s
-        c.settimeout(5)
-        try:
-            gone += b" 408 " in c.recv(100)
-        except OSError:
-            pass
-    say("half a header, and no more: told 408", f"{gone}/{len(half)}", "all", gone == len(half))
-    for c in idle + half + unread:
-        c.close()
-    report_settled(s, "slow and half-open clients")
-
-
-def aborts(a):
-    names = [f"kept{i}" for i in range(20)]
-    with tempfile.TemporaryDirectory() as folder:
-        s = Server(a.krait, a.model, "--state-dir", folder, "--queue", 1000, "--log-level", "warning")
-        slots = metric(s, "mamba_state_slots_free")
-        n = 2 * a.processes
-        with concurrent.futures.ProcessPoolExecutor(n) as pool:
-            parts = [pool.submit(trickle, s.port, s.model, f"{a.seed}/{i}", a.aborts // n, names) for i in range(n)]
-            results = [p.result() for p in parts]
-        completed, aborted = map(sum, zip(*results))
-        say("requests that ended by themselves, that were aborted", f"{completed}, {aborted}")
-        report_settled(s, "aborts")
-        free = metric(s, "mamba_state_slots_free")
-        say("aborts (trap G1): free slots before, after", f"{slots:.0f}, {free:.0f}", "equal", slots == free)
-        status = [ask(s, "POST", "/generate", {"prompt": "x", "max_tokens": 1, "conversation_id": name})[0] for name in names]
-        say("aborts: conversations that go on", f"{status.count(200)}/{len(names)}", "all", set(status) == {200})
-        s.stop()
-
-
 def main():
-    parts = {"kills": kills, "redis": redis, "full": full, "corrupt": corrupt, "hostile": hostile, "aborts": aborts}
+    parts = {"kills": kills, "redis": redis, "full": full, "corrupt": corrupt, "hostile": hostile, "slow": slow, "aborts": aborts}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--krait", default="build/krait")
     p.add_argument("--model", default="")

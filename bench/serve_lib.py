@@ -1,4 +1,4 @@
-"""A server under test and a small client for it: what serve_bars.py and serve_faults.py share. Standard library only."""
+"""A server under test and a small client for it: what the scripts beside it share. Standard library only."""
 import atexit
 import http.client
 import json
@@ -8,7 +8,10 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+
+missed = []  # bars
 
 
 def popen(command, **options):
@@ -56,6 +59,7 @@ class Server:
         self.folder = tempfile.TemporaryDirectory(prefix="krait-serve-")
         self.command = [krait, "serve", *([model] if model else []), "--port", "0", *map(str, options)]
         self.starts = 0
+        self.headers = {}  # of every request
         self.start()
 
     def start(self):
@@ -106,7 +110,7 @@ class Server:
     def request(self, method, path, body=None, timeout=600):
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            c.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"})
+            c.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json", **self.headers})
             r = c.getresponse()
             return r.status, r.read().decode()
         finally:
@@ -122,7 +126,7 @@ class Server:
         """Seconds to the first event with text, and all data lines."""
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         begin = time.perf_counter()
-        c.request("POST", path, json.dumps({**body, "stream": True}), {"Content-Type": "application/json"})
+        c.request("POST", path, json.dumps({**body, "stream": True}), {"Content-Type": "application/json", **self.headers})
         r = c.getresponse()
         if r.status != 200:
             raise RuntimeError(f"{path}: {r.status} {r.read().decode()}")
@@ -152,3 +156,61 @@ def metric(server, name):
         if line.startswith(name + " ") or line.startswith(name + "{"):
             total += float(line.rsplit(" ", 1)[1])
     return total
+
+
+def say(name, value, bar="", ok=True):
+    print(f"{name:66} {value:>26}   {bar}{'' if ok else '   MISSED'}", flush=True)
+    if not ok:
+        missed.append(f"{name}: {value}")
+
+
+def ask(server, method, path, body=None, timeout=120):
+    """status, headers, text. Status 0: the connection broke."""
+    try:
+        c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
+        try:
+            c.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json", **server.headers})
+            r = c.getresponse()
+            return r.status, {k.lower(): v for k, v in r.getheaders()}, r.read().decode()
+        finally:
+            c.close()
+    except (OSError, http.client.HTTPException):
+        return 0, {}, ""
+
+
+class Plain:
+    """Requests without a conversation, one after the other."""
+
+    def __init__(self, server):
+        self.server, self.end, self.seen = server, threading.Event(), []
+        self.thread = threading.Thread(target=self.work)
+        self.thread.start()
+
+    def work(self):
+        i = 0
+        while not self.end.is_set():
+            i += 1
+            begin = time.monotonic()
+            status, _, _ = ask(self.server, "POST", "/generate", {"prompt": "Once", "max_tokens": 4, "seed": i, "store": False})
+            self.seen.append((begin, time.monotonic() - begin, status))
+
+    def stop(self):
+        self.end.set()
+        self.thread.join()
+
+
+def settle(s, patience=20):
+    """Free slots, waiting requests, connections beside ours: when they have come to rest."""
+    until = time.monotonic() + patience
+    while True:
+        now = [metric(s, n) for n in ("mamba_state_slots", "mamba_state_slots_free", "mamba_queue_requests", "mamba_http_connections", "mamba_http_streams")]
+        if now[0] == now[1] and now[2] == 0 and now[3] <= 1 or time.monotonic() > until:
+            return now
+        time.sleep(0.05)
+
+
+def report_settled(s, name, patience=20):
+    slots, free, queued, connections, streams = settle(s, patience)
+    say(f"{name}: slots free, requests waiting, streams", f"{free:.0f}/{slots:.0f}, {queued:.0f}, {streams:.0f}", "all, 0, 0",
+        free == slots and queued == 0 and streams == 0)
+    say(f"{name}: connections left beside ours", f"{connections - 1:.0f}", "0", connections <= 1)

@@ -64,6 +64,7 @@ HttpOptions http_options(const ServeArgs& a, std::shared_ptr<spdlog::logger> log
   o.tls_certificate = a.tls_certificate;
   o.tls_key = a.tls_key;
   o.max_body = static_cast<size_t>(a.max_body_mib) << 20;
+  o.max_held = std::max(o.max_held, 4 * o.max_body);
   o.max_connections = static_cast<int>(a.max_connections);
   o.heartbeat = seconds(a.heartbeat);
   o.error_body = http_error_body;

@@ -146,7 +146,7 @@ class FixedClock : public Clock {
 
 TEST(StreamLog, ForgetsTheOldestAndForeignOnes) {
   FixedClock clock;
-  StreamLog log(10'000, std::chrono::seconds(10), clock);
+  StreamLog log(14'000, std::chrono::seconds(10), clock);
   const auto asked = std::make_shared<const Asked>();
   const auto first = log.open("a", "tenant", asked);
   {
@@ -164,6 +164,24 @@ TEST(StreamLog, ForgetsTheOldestAndForeignOnes) {
   EXPECT_EQ(log.find("b", "tenant"), second);
   clock.now += std::chrono::seconds(11);
   EXPECT_EQ(log.find("b", "tenant"), nullptr);
+}
+
+// Clients that ask for streams of long prompts and go, again and again, must not fill the memory.
+TEST(StreamLog, CountsRequestsAndForgetsWhatNobodyHeardOf) {
+  FixedClock clock;
+  StreamLog log(100'000, std::chrono::seconds(10), clock);
+  const auto asked = std::make_shared<const Asked>(
+      read(Endpoint::kGenerate, {{"prompt", std::string(40'000, 'x')}, {"stream", true}}));
+  for (const char* id : {"a", "b", "c"}) log.open(id, "", asked);
+  EXPECT_EQ(log.find("a", ""), nullptr);
+  EXPECT_NE(log.find("b", ""), nullptr);
+  log.forget_untold("c");
+  EXPECT_EQ(log.find("c", ""), nullptr);
+  log.find("b", "")->told = true;
+  log.forget_untold("b");
+  EXPECT_NE(log.find("b", ""), nullptr);
+  log.open("d", "", asked);  // there is room for two
+  EXPECT_NE(log.find("b", ""), nullptr);
 }
 
 TEST(OpenApi, DescribesEveryRoute) {

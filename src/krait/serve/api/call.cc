@@ -211,6 +211,7 @@ void Call::on_failed(const ServeError& e) {
     if (e.retry_after()) r.headers.emplace_back("Retry-After", std::to_string(*e.retry_after()));
     for (Reader& reader : readers_) reader.exchange->respond(r);
     readers_.clear();
+    if (record_) context_.streams.forget_untold(asked_->id);
   }
   finish(e.status(), nullptr);
   cancel_all();
@@ -251,6 +252,7 @@ void Call::add_event(const std::string& event, std::string data) {
 
 void Call::send_events() {
   const std::lock_guard lock(context_.streams.mutex);
+  record_->told = true;
   size_t all_have = record_->end();
   for (Reader& r : readers_) {
     if (!std::exchange(r.begun, true)) r.exchange->begin_stream({{"X-Krait-Stream", asked_->id}});

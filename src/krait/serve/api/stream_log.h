@@ -26,6 +26,7 @@ struct StreamRecord {
   size_t first = 0;                     // number of the first of them: earlier ones were dropped for want of memory
   std::map<int64_t, size_t> of_choice;  // how many events each choice has, those of the whole answer under -1
   std::optional<std::string> behind;    // the response that the conversation stood at (Usage::behind)
+  bool told = false;                    // a client knows the id
   bool finished = false;                // the last event is there
   std::weak_ptr<Call> call;             // who writes it now
   size_t bytes = 0;
@@ -43,6 +44,8 @@ class StreamLog {
   std::shared_ptr<StreamRecord> open(const std::string& id, std::string tenant, std::shared_ptr<const Asked> asked);
   // Null: not known (any more), or another tenant's.
   std::shared_ptr<StreamRecord> find(const std::string& id, const std::string& tenant);
+  // Unless a client has been told the id: it then may come back.
+  void forget_untold(const std::string& id);
   void append(StreamRecord& record, SseEvent event);  // under `mutex`
   // Events before number `to` of a record that is not kept: all its readers have them. Under `mutex`.
   static void drop(StreamRecord& record, size_t to);
@@ -56,6 +59,7 @@ class StreamLog {
     std::shared_ptr<StreamRecord> record;
   };
   void trim();
+  void remove(std::deque<Entry>::iterator at);
 
   size_t max_bytes_, bytes_ = 0;
   std::chrono::seconds ttl_;

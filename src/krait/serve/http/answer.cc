@@ -39,7 +39,11 @@ ServeError ServerState::caught(std::exception_ptr why, const std::string& reques
 }
 
 Answer::Answer(std::shared_ptr<ServerState> server, Framing framing, Post post, std::function<void()> wake)
-    : server_(std::move(server)), post_(std::move(post)), wake_(std::move(wake)), framing_(std::move(framing)) {}
+    : server_(std::move(server)),
+      post_(std::move(post)),
+      wake_(std::move(wake)),
+      framing_(std::move(framing)),
+      share_(server_->memory) {}
 
 void Answer::wake() {
   if (!wake_posted_.exchange(true)) wake_();
@@ -64,7 +68,11 @@ void Answer::respond(const HttpResponse& response) {
   {
     const std::lock_guard lock(mutex_);
     begin(false);
-    if (!gone_) pending_ += format_response(response, framing_);
+    if (!gone_ && share_.set(response.body.size())) {
+      pending_ += format_response(response, framing_);
+    } else if (!gone_) {
+      pending_ += format_response(server_->report(503, "[http] too many long answers wait to be read"), framing_);
+    }
     dropped = complete();
   }
   wake();
@@ -87,7 +95,8 @@ bool Answer::send(const SseEvent& event) {
     if (gone_ || broken_) return false;
     const bool waiting = !pending_.empty() || unwritten_ > 0;
     append_event(pending_, event, framing_);
-    if (waiting && pending_.size() + unwritten_ > server_->options.max_backlog) {
+    const size_t backlog = pending_.size() + unwritten_;
+    if ((waiting && backlog > server_->options.max_backlog) || !share_.set(backlog)) {
       ++server_->cut_off;
       broken_ = true;
       taken = false;
@@ -192,6 +201,7 @@ void Answer::lose() {
     if (stream_ && !complete_) --server_->streams;
     gone_ = true;
     std::string().swap(pending_);
+    share_.set(0);
     f = std::exchange(on_gone_, nullptr);
   }
   if (f) run(f);

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 
+#include "krait/serve/http/memory_share.h"
 #include "krait/serve/http/response.h"
 #include "krait/serve/http/server.h"
 
@@ -17,6 +18,7 @@ namespace krait::serve {
 struct ServerState {
   HttpOptions options;
   Handler handler;
+  std::shared_ptr<SharedMemory> memory;
   std::atomic<bool> draining = false, stopping = false;
   std::atomic<int64_t> streams = 0, accepted = 0, refused = 0, malformed = 0, timed_out = 0, cut_off = 0;
   std::mutex mutex;
@@ -74,6 +76,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
   std::mutex mutex_;  // of all that follows
   Framing framing_;
   std::string pending_;
+  MemoryShare share_;  // of what is not written
   size_t unwritten_ = 0;
   bool begun_ = false, stream_ = false, complete_ = false, broken_ = false, gone_ = false;
   std::function<void()> on_gone_;
@@ -81,8 +84,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
 class HttpExchange final : public Exchange {
  public:
-  HttpExchange(HttpRequest request, std::shared_ptr<Answer> answer)
-      : request_(std::move(request)), answer_(std::move(answer)) {}
+  // `share`: of the request's body.
+  HttpExchange(HttpRequest request, MemoryShare share, std::shared_ptr<Answer> answer)
+      : request_(std::move(request)), share_(std::move(share)), answer_(std::move(answer)) {}
   ~HttpExchange() override { answer_->abandon(); }
   const HttpRequest& request() const override { return request_; }
   void respond(HttpResponse response) override { answer_->respond(response); }
@@ -95,6 +99,7 @@ class HttpExchange final : public Exchange {
 
  private:
   const HttpRequest request_;
+  const MemoryShare share_;
   const std::shared_ptr<Answer> answer_;
 };
 

@@ -21,6 +21,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -135,6 +136,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Time last_write_ = now();  // when bytes went out, or began to wait
 
   std::unique_ptr<RequestParser> parser_;
+  std::optional<MemoryShare> share_;  // of its body
   std::shared_ptr<Answer> answer_;
 };
 
@@ -264,6 +266,7 @@ inline bool Connection::admit() {
 inline asio::awaitable<bool> Connection::read_request() {
   const HttpOptions& options = core_->options;
   parser_ = std::make_unique<RequestParser>(options.max_header, options.max_body);
+  share_.emplace(core_->memory);
   Time deadline = now() + options.idle_timeout;
   bool begun = false, in_body = false;
   for (;;) {
@@ -272,6 +275,10 @@ inline asio::awaitable<bool> Connection::read_request() {
       if (!begun) deadline = now() + options.header_timeout;
       begun = true;
       if (!parse()) co_return false;
+      if (!share_->set(parser_->body_size())) {
+        report(503, "[http] too many long bodies at a time");
+        co_return false;
+      }
       if (parser_->done()) co_return true;
       if (!in_body && parser_->header_done()) {
         in_body = true;
@@ -320,7 +327,8 @@ inline void Connection::call_handler() {
       [core = core_, loop, weak = weak_from_this()] {
         if (auto self = weak.lock()) loop->post([self] { self->wake(); });
       });
-  const auto exchange = std::make_shared<HttpExchange>(std::move(request), answer_);  // outlives what is thrown
+  // Outlives what is thrown.
+  const auto exchange = std::make_shared<HttpExchange>(std::move(request), std::move(*share_), answer_);
   try {
     core_->handler(exchange);
   } catch (...) {
@@ -375,6 +383,8 @@ inline asio::awaitable<bool> Connection::answer_request() {
 // Writes what is left, says goodbye, and reads what still comes for a while: closing at once would reset the
 // connection, and the client might lose the answer.
 inline asio::awaitable<void> Connection::finish() {
+  parser_.reset();  // what was read of a body that is refused
+  share_.reset();
   for (;;) {
     if (out_.empty()) std::swap(out_, last_words_);
     if (aborted_ || broken_) co_return;

@@ -69,6 +69,7 @@ RequestParser::~RequestParser() = default;
 
 bool RequestParser::header_done() const { return impl_->parser.is_header_done(); }
 bool RequestParser::done() const { return impl_->parser.is_done(); }
+size_t RequestParser::body_size() const { return impl_->parser.get().body().size(); }
 
 size_t RequestParser::put(std::string_view in) {
   auto& parser = impl_->parser;

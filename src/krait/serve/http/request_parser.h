@@ -25,7 +25,8 @@ class RequestParser {
   size_t put(std::string_view in);
 
   bool header_done() const;
-  bool done() const;  // the body too
+  bool done() const;         // the body too
+  size_t body_size() const;  // as far as it is there
   const std::optional<Problem>& problem() const { return problem_; }
 
   // Once the header is done.

@@ -152,6 +152,7 @@ HttpServer::HttpServer(HttpOptions options, Handler handler) : impl_(std::make_u
   Core& core = *impl_->core;
   core.options = std::move(options);
   core.handler = std::move(handler);
+  core.memory = std::make_shared<SharedMemory>(core.options.max_held);
   core.id_base = std::random_device{}();
   for (int i = 0; i < std::max(1, core.options.threads); ++i) core.loops.push_back(std::make_unique<Loop>());
   if (!core.options.tls_certificate.empty()) impl_->tls = load_tls(core.options);

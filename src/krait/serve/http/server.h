@@ -26,6 +26,8 @@ struct HttpOptions {
   std::chrono::milliseconds write_timeout{30'000};  // no byte could be written for so long: cut off
   std::chrono::milliseconds heartbeat{15'000};      // comment lines on a silent stream
   size_t max_backlog = size_t{4} << 20;             // bytes of a stream waiting for a slow reader
+  // Bytes of long bodies and unwritten answers of all connections; beyond: 503, and slow streams are cut off.
+  size_t max_held = size_t{256} << 20;
   // Makes the body of errors that the server itself reports (400, 408, 413, 417, 431, 500, 501, 503, 505); JSON.
   // Without it, and for what the handler throws: error_response() of response.h, OpenAI's form.
   std::string (*error_body)(int status, const std::string& message) = nullptr;

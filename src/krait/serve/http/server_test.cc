@@ -247,6 +247,41 @@ TEST_F(HttpServerTest, BigAnswers) {
   }
 }
 
+TEST_F(HttpServerTest, LongBodiesShareALimitAndShortOnesAreServed) {
+  HttpOptions options;
+  options.max_held = size_t{1} << 20;
+  start(options);
+  const auto head = [](const std::string& path) {
+    return "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: 800000\r\n\r\n";
+  };
+  TestClient first = client(), half = client(), other = client();
+  ASSERT_TRUE(first.send(head("/hold") + std::string(800'000, 'x')));
+  held();
+  half.send(head("/x") + std::string(600'000, 'x'));
+  const Reply refused = half.reply();
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(refused.headers.count("retry-after"), 1u);
+  EXPECT_EQ(other.get("/x").status, 200);
+  first.close();
+  release();
+  ASSERT_TRUE(other.send(head("/x") + std::string(800'000, 'x')));  // all is given back
+  EXPECT_EQ(other.reply().status, 200);
+}
+
+TEST_F(HttpServerTest, LongAnswersThatNobodyReadsShareALimit) {
+  HttpOptions options;
+  options.max_held = size_t{10} << 20;
+  options.write_timeout = 300ms;
+  start(options);
+  TestClient slow = client(4096), other = client();
+  ASSERT_TRUE(slow.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n"));  // 8 MiB
+  ASSERT_TRUE(slow.wait_for("HTTP/1.1 200"));
+  EXPECT_EQ(other.get("/big").status, 503);
+  EXPECT_EQ(other.get("/x").status, 200);
+  ASSERT_TRUE(eventually([&] { return server_->stats().cut_off == 1; }));
+  EXPECT_TRUE(eventually([&] { return other.get("/big").status == 200; }));
+}
+
 TEST_F(HttpServerTest, SeveralThreads) {
   HttpOptions options;
   options.threads = 3;
