@@ -181,7 +181,7 @@ def idle(a):
     import socket
     s = Server(a.krait, a.model, "--slots", 1, "--queue", 2000, "--max-wait", 600)
     body = json.dumps({"prompt": "x", "max_tokens": 1000000, "ignore_eos": True, "stream": True})
-    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def open_one():
         c = socket.create_connection(("127.0.0.1", s.port))

@@ -156,6 +156,8 @@ class Beside:
 
     def __init__(self, server, name):
         self.server, self.name = server, name
+        for i in range(50):  # states and heaps have the size that they keep
+            ask(server, "POST", "/generate", {"prompt": f"{i}", "max_tokens": 2, "store": False})
         self.before = server.resident()
         self.memory, self.plain = Resident(server, 0.5), [Plain(server), Plain(server)]
 
@@ -168,11 +170,12 @@ class Beside:
         self.memory.stop()
         say(f"{self.name}: memory before, most", f"{self.before:.0f}, {self.memory.most():.0f} MiB", f"+ {most} MiB", self.memory.most() - self.before < most)
         report_settled(self.server, self.name, patience=90)
-        say(f"{self.name}: memory after", f"{self.server.resident():.0f} MiB")
+        after = self.server.resident()
+        say(f"{self.name}: memory after", f"{after:.0f} MiB", "+ 64 MiB", after - self.before < 64)
 
 
 def slow(a):
-    s = Server(a.krait, a.model, "--max-body", 4, "--state-memory", 64, "--queue", 1000, "--log-level", "warning")
+    s = Server(a.krait, a.model, "--max-body", 4, "--state-memory", 16, "--queue", 1000, "--log-level", "warning")
     ask(s, "POST", "/generate", {"prompt": "x", "max_tokens": 2, "conversation_id": "slow"})
     for name, part in (("slow clients", slow_at_once), ("resets", resets), ("clients of a stopped process", stopped)):
         part(s, name)
@@ -272,8 +275,8 @@ def cut_network(a):
         ip("-n", space, "addr", "add", "10.213.7.2/30", "dev", "far")
         ip("-n", space, "link", "set", "far", "up")
         key = "a-key-of-this-test-alone"
-        s = Server(a.krait, a.model, "--host", "0.0.0.0", "--api-key", key, "--queue", 1000, "--log-level", "warning")
-        s.headers = {"Authorization": f"Bearer {key}"}
+        s = Server(a.krait, a.model, "--host", "0.0.0.0", "--api-key", key, "--state-memory", 16, "--queue", 1000, "--log-level", "warning",
+                   headers={"Authorization": f"Bearer {key}"})
         name = "clients behind a cut network"
         beside = Beside(s, name)
         p, n = holder("10.213.7.1", s.port, f"Authorization: Bearer {key}\\r\\n", ["ip", "netns", "exec", space])

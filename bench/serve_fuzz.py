@@ -92,7 +92,7 @@ def frame(path, body, method="POST", headers=b""):
 
 
 def chunked(rng, path, body):
-    out = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    out = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     while body:
         n = rng.choice([1, 5, 100])
         out += f"{len(body[:n]):x}\r\n".encode() + body[:n] + b"\r\n"

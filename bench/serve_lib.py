@@ -55,11 +55,11 @@ class Redis:
 class Server:
     """`krait serve` on a free port; options stay the same over restarts."""
 
-    def __init__(self, krait, model, *options):
+    def __init__(self, krait, model, *options, headers=None):
         self.folder = tempfile.TemporaryDirectory(prefix="krait-serve-")
         self.command = [krait, "serve", *([model] if model else []), "--port", "0", *map(str, options)]
         self.starts = 0
-        self.headers = {}  # of every request
+        self.headers = headers or {}  # of every request
         self.start()
 
     def start(self):

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "krait/core/error.h"
 #include "krait/io/atomic_file.h"
@@ -55,6 +56,7 @@ class DiskStore : public Store {
     scan(logs_at_, ".log", FileKind::kLog, logs_);
     scan(blobs_at_, ".blob", FileKind::kBlob, blobs_);
     for (const auto& [key, k] : blobs_) blob_bytes_ += k.size;
+    wall_ahead_ = wall_ahead();
   }
 
   Blob get(const std::string& key) override {
@@ -191,6 +193,7 @@ class DiskStore : public Store {
   }
 
   std::vector<LogName> list_logs(const std::string& folder) override {
+    follow_clock();
     const std::lock_guard lock(mutex_);
     std::vector<std::pair<int64_t, LogName>> found;
     const std::string begin = folder + "/";
@@ -207,6 +210,7 @@ class DiskStore : public Store {
   std::unique_ptr<Store::Lease> lease(const std::string& name, std::chrono::milliseconds time) override;
 
   void expire() override {
+    follow_clock();
     std::vector<std::string> old_logs, old_blobs;
     {
       const std::lock_guard lock(mutex_);
@@ -237,6 +241,7 @@ class DiskStore : public Store {
 
  private:
   using Table = std::map<std::string, Known>;
+  static constexpr int64_t kSet = 60;  // seconds; a clock that is merely slewed drifts less between two looks
   struct Holder {
     uint64_t token = 0;
     std::chrono::nanoseconds until{};
@@ -244,14 +249,32 @@ class DiskStore : public Store {
   class DiskLease;
 
   int64_t now() const { return std::chrono::duration_cast<seconds>(options_.clock->wall().time_since_epoch()).count(); }
+  // Seconds that the wall clock is ahead of one that nobody sets.
+  int64_t wall_ahead() const { return now() - std::chrono::duration_cast<seconds>(options_.clock->steady()).count(); }
   bool too_old(const Known& k) const { return k.ttl > 0 && k.used + k.ttl <= now(); }
   fs::path log_path(const std::string& key) const { return logs_at_ / (key + ".log"); }
   fs::path blob_path(const std::string& key) const { return blobs_at_ / (key + ".blob"); }
+
+  // Where the wall clock is set, times of use are set with it: else all of them are too old at once, and go.
+  void follow_clock() {
+    std::vector<std::pair<fs::path, int64_t>> moved;
+    int64_t set_by = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      set_by = wall_ahead() - std::exchange(wall_ahead_, wall_ahead());
+      if (std::abs(set_by) < kSet) return;
+      for (auto& [key, k] : logs_) moved.emplace_back(log_path(key), k.used += set_by);
+      for (auto& [key, k] : blobs_) moved.emplace_back(blob_path(key), k.used += set_by);
+    }
+    report(fmt::format("[store] the clock was set by {} s: times of use are set with it", set_by));
+    for (const auto& [path, used] : moved) disk::set_time(path, used);
+  }
 
   // One operation on a key at a time; failures of the file system become 503, their text is kept for us.
   template <class F>
   auto guarded(const std::string& key, F operation) -> decltype(operation()) {
     check_store_key(key);
+    follow_clock();
     const std::lock_guard lock(keys_[std::hash<std::string>{}(key) % keys_.size()]);
     try {
       return operation();
@@ -448,6 +471,7 @@ class DiskStore : public Store {
   std::map<std::string, Holder> holders_;
   uint64_t next_token_ = 0;
   int64_t order_ = 0, blob_bytes_ = 0;
+  int64_t wall_ahead_ = 0;
   Stats stats_;
 };
 

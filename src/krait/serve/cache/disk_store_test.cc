@@ -83,6 +83,31 @@ TEST(DiskStore, IsThereAfterARestart) {
   EXPECT_EQ(files_in(folder.path()), 1);
 }
 
+// A machine that comes up in 1970 and learns the time later, and one whose clock is set back.
+TEST(DiskStore, AClockThatIsSetMakesNothingOld) {
+  for (const int64_t by : {1'000'000'000LL, -1'000'000'000LL}) {
+    const TestFolder folder;
+    TestClock clock;
+    {
+      const auto store = open(folder, clock);
+      store->put("t/a", "blob", kTtl);
+      store->append("t/c/one", 0, "first", kTtl);
+      clock.pass(seconds(50));
+      store->append("t/c/two", 0, "x", kTtl);
+      clock.set_wall(seconds(by));
+      store->expire();
+      EXPECT_EQ(store->stats().logs, 2);
+      EXPECT_EQ(store->stats().blobs, 1);
+    }
+    const auto store = open(folder, clock);
+    EXPECT_EQ(store->list_logs("t/c").size(), 2u);
+    clock.pass(seconds(70));  // the one is too old, as it was to be
+    store->expire();
+    EXPECT_EQ(store->stats().logs, 1);
+    EXPECT_EQ(store->read_log("t/c/two").records, Records{"x"});
+  }
+}
+
 TEST(DiskStore, OneProcessAtATime) {
   const TestFolder folder;
   const TestClock clock;

@@ -36,12 +36,13 @@ class TestClock : public Clock {
  public:
   std::chrono::nanoseconds steady() const override { return now_; }
   std::chrono::system_clock::time_point wall() const override {
-    return std::chrono::system_clock::time_point(std::chrono::seconds(1'700'000'000)) + now_;
+    return std::chrono::system_clock::time_point(std::chrono::seconds(1'700'000'000)) + now_ + set_by_;
   }
   void pass(std::chrono::nanoseconds t) { now_ += t; }
+  void set_wall(std::chrono::nanoseconds by) { set_by_ += by; }
 
  private:
-  std::chrono::nanoseconds now_{std::chrono::hours(1)};
+  std::chrono::nanoseconds now_{std::chrono::hours(1)}, set_by_{0};
 };
 
 }  // namespace krait::serve

@@ -86,7 +86,7 @@ class HttpExchange final : public Exchange {
  public:
   // `share`: of the request's body.
   HttpExchange(HttpRequest request, MemoryShare share, std::shared_ptr<Answer> answer)
-      : request_(std::move(request)), share_(std::move(share)), answer_(std::move(answer)) {}
+      : share_(std::move(share)), request_(std::move(request)), answer_(std::move(answer)) {}
   ~HttpExchange() override { answer_->abandon(); }
   const HttpRequest& request() const override { return request_; }
   void respond(HttpResponse response) override { answer_->respond(response); }
@@ -98,8 +98,8 @@ class HttpExchange final : public Exchange {
   void post(std::function<void()> f) override { answer_->post(std::move(f)); }
 
  private:
+  const MemoryShare share_;  // given back when the request's memory is free
   const HttpRequest request_;
-  const MemoryShare share_;
   const std::shared_ptr<Answer> answer_;
 };
 

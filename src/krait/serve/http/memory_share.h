@@ -1,6 +1,8 @@
 // MemoryShare: what one connection or exchange holds of the memory that a server has for long bodies and for answers
 // that wait to be written. Many clients that stop in the middle of something must not take all memory.
 #pragma once
+#include <malloc.h>
+
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -13,6 +15,17 @@ struct SharedMemory {
   explicit SharedMemory(size_t most) : limit(most) {}
   const size_t limit;
   std::atomic<size_t> used = 0;
+
+  void give_back(size_t bytes) {
+    used -= bytes;
+    if ((given_back_ += bytes) < kTrim) return;
+    given_back_ = 0;
+    malloc_trim(0);  // the heap keeps what is freed, else
+  }
+
+ private:
+  static constexpr size_t kTrim = size_t{64} << 20;  // bytes between two calls, which take a millisecond or more
+  std::atomic<size_t> given_back_ = 0;
 };
 
 class MemoryShare {
@@ -28,7 +41,7 @@ class MemoryShare {
   bool set(size_t bytes) {
     if (bytes <= kLittle) bytes = 0;
     if (bytes <= bytes_) {
-      memory_->used -= bytes_ - bytes;
+      memory_->give_back(bytes_ - bytes);
     } else {
       const size_t more = bytes - bytes_, before = memory_->used.fetch_add(more);
       if (before > bytes_ && before + more > memory_->limit) {

@@ -21,11 +21,15 @@ struct GrowingBody {
   struct reader {
     template <bool kRequest, class Fields>
     reader(http::header<kRequest, Fields>&, value_type& body) : body_(body) {}
-    void init(const boost::optional<uint64_t>&, error_code& ec) { ec = {}; }
+    void init(const boost::optional<uint64_t>& length, error_code& ec) {
+      ec = {};
+      length_ = length.value_or(0);  // below the parser's limit
+    }
     template <class Buffers>
     size_t put(const Buffers& buffers, error_code& ec) {
       ec = {};
       const size_t before = body_.size();
+      if (before > kGrown && length_ > body_.capacity()) body_.reserve(length_);
       for (const boost::asio::const_buffer b : boost::beast::buffers_range(buffers)) {
         body_.append(static_cast<const char*>(b.data()), b.size());
       }
@@ -34,7 +38,9 @@ struct GrowingBody {
     void finish(error_code& ec) { ec = {}; }
 
    private:
+    static constexpr size_t kGrown = size_t{256} << 10;  // from here on in one step: growing leaves holes in the heap
     value_type& body_;
+    size_t length_ = 0;
   };
 };
 

@@ -34,7 +34,11 @@ std::shared_ptr<asio::ssl::context> load_tls(const HttpOptions& options) {
   error_code ec;
   tls->use_certificate_chain_file(options.tls_certificate, ec);
   if (ec) fail(fmt::format("[http] no certificate could be read from {}: {}", options.tls_certificate, ec.message()));
+  // Nobody is there to be asked, least of all when the files are read again.
+  bool locked = false;
+  tls->set_password_callback([&locked](size_t, auto) { return locked = true, std::string(); }, ec);
   tls->use_private_key_file(options.tls_key, asio::ssl::context::pem, ec);
+  if (locked) fail(fmt::format("[http] the key in {} is locked with a pass phrase", options.tls_key));
   if (ec)
     fail(fmt::format("[http] no key for the certificate could be read from {}: {}", options.tls_key, ec.message()));
   return tls;

@@ -23,7 +23,8 @@ using testing::eventually;
 using testing::TestClient;
 
 // Writes a key and a certificate signed with it.
-void make_certificate(const std::string& certificate, const std::string& key_path, const char* name) {
+void make_certificate(const std::string& certificate, const std::string& key_path, const char* name,
+                      const EVP_CIPHER* lock = nullptr) {
   const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> key(EVP_EC_gen("P-256"), EVP_PKEY_free);
   const std::unique_ptr<X509, void (*)(X509*)> x(X509_new(), X509_free);
   ASSERT_TRUE(key && x);
@@ -39,7 +40,7 @@ void make_certificate(const std::string& certificate, const std::string& key_pat
   ASSERT_TRUE(f && PEM_write_X509(f, x.get()));
   std::fclose(f);
   f = std::fopen(key_path.c_str(), "w");
-  ASSERT_TRUE(f && PEM_write_PrivateKey(f, key.get(), nullptr, nullptr, 0, nullptr, nullptr));
+  ASSERT_TRUE(f && PEM_write_PrivateKey(f, key.get(), lock, nullptr, 0, nullptr, const_cast<char*>("secret")));
   std::fclose(f);
 }
 
@@ -176,6 +177,17 @@ TEST_F(HttpTlsTest, WhatIsMissingIsAnError) {
   EXPECT_THROW(start(absent), Error);
   start();
   EXPECT_THROW(server_->reload_tls(), Error);
+}
+
+// Not asked for at a terminal, where a server that reads its files again would wait for ever.
+TEST_F(HttpTlsTest, ALockedKeyIsAnError) {
+  make_certificate(options_.tls_certificate, options_.tls_key, "locked", EVP_aes_128_cbc());
+  try {
+    start(options_);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("pass phrase"), std::string::npos) << e.what();
+  }
 }
 
 TEST_F(HttpTlsTest, StopDuringHandshakesAndStreams) {
