@@ -43,6 +43,7 @@ struct Bounded {
   Bounded& operator+=(Bounded b) { return *this = *this + b; }
   Bounded& operator*=(Bounded b) { return *this = *this * b; }
 
+  friend double real(Bounded a) { return a.v; }
   friend Bounded abs(Bounded a) { return {std::abs(a.v), a.e}; }
   friend Bounded max(Bounded a, Bounded b) { return {std::max(a.v, b.v), std::max(a.e, b.e)}; }
   friend Bounded min(Bounded a, Bounded b) { return {std::min(a.v, b.v), std::max(a.e, b.e)}; }

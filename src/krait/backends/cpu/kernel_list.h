@@ -26,7 +26,8 @@ namespace krait {
   X(embed_grad)                   \
   X(causal_conv_grad)             \
   X(mamba1_scan_grad)             \
-  X(ssd_scan_grad)
+  X(ssd_scan_grad)                \
+  X(mamba3_scan_grad)
 #define KRAIT_ISA_TRAINING_KERNELS(X)
 
 // Function types of the set's pointers.
