@@ -52,6 +52,7 @@ void add_bench(Command& root);
 void add_bench_serve(Command& bench);
 void add_convert(Command& root);
 void add_doctor(Command& root);
+void add_gradients(Command& root);
 void add_inspect(Command& root);
 void add_logits(Command& root);
 void add_new(Command& root);
