@@ -57,6 +57,7 @@ void add_inspect(Command& root);
 void add_logits(Command& root);
 void add_new(Command& root);
 void add_perplexity(Command& root);
+void add_plot(Command& root);
 void add_quantize(Command& root);
 void add_run(Command& root);
 void add_serve(Command& root);

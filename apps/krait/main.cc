@@ -37,6 +37,7 @@ int run(int argc, char** argv) {
   krait::cli::add_logits(root);
   krait::cli::add_perplexity(root);
   krait::cli::add_gradients(root);
+  krait::cli::add_plot(root);
   krait::cli::add_bench(root);
   krait::cli::add_inspect(root);
   krait::cli::add_verify(root);
