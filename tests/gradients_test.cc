@@ -72,22 +72,34 @@ TEST_P(TinyGradients, EqualTheReference) {
   std::printf("tiny/%-20s gradients, worst relative RMS %.2e\n", GetParam(), worst);
 }
 
+// Mamba-3 with an output norm is steep: AdamW's first steps are about lr·sign(g), and where g is all but 0 f32 has the
+// sign of another element now and then. The kernel sets differ from each other by as much as from the reference (up to
+// 3e-3 of a norm, 2e-5 of a loss).
+struct Bounds {
+  double loss = 1e-5, norm = 1e-5;
+};
+Bounds adamw_bounds(const std::string& name) {
+  if (name == "mamba3_siso_norm") return {1e-5, 1e-4};
+  if (name == "mamba3_mimo_norm") return {5e-5, 5e-3};
+  return {};
+}
+
 TEST_P(TinyGradients, TenStepsOfAdamW) {
   const Npz want = io::read_npz(folder_ / "adamw.npz");
   TrainModel m = trained();
   const auto optimizer = train::make_optimizer({}, m.trained());
-  const auto near = [](double a, double b) { return std::abs(a - b) <= 1e-5 * std::abs(b); };
+  const Bounds bounds = adamw_bounds(GetParam());
   double worst = 0;
   for (int64_t i = 0; i < 10; ++i) {
     const double loss = step(m, batch_), norm = train::gradient_norm(m.trained(), pool());
     const double want_loss = want.at("losses").data<double>()[i], want_norm = want.at("grad_norms").data<double>()[i];
-    EXPECT_PRED2(near, loss, want_loss) << "step " << i;
-    EXPECT_PRED2(near, norm, want_norm) << "step " << i;
+    EXPECT_NEAR(loss / want_loss, 1, bounds.loss) << "step " << i;
+    EXPECT_NEAR(norm / want_norm, 1, bounds.norm) << "step " << i;
     worst = std::max({worst, std::abs(loss / want_loss - 1), std::abs(norm / want_norm - 1)});
     optimizer->step(m.trained(), i + 1, 1e-3, train::clip_scale(norm, 1.0), pool());
     m.changed();
   }
-  EXPECT_PRED2(near, m.evaluate(batch_).mean(), want.at("final_loss").data<double>()[0]);
+  EXPECT_NEAR(m.evaluate(batch_).mean() / want.at("final_loss").data<double>()[0], 1, bounds.loss);
   std::printf("tiny/%-20s ten AdamW steps, worst relative %.2e\n", GetParam(), worst);
 }
 
