@@ -216,7 +216,7 @@ void add_bench(Command& root) {
   auto a = std::make_shared<Args>();
   Command c = root.subcommand("bench",
                               "Measure prefill (pp) and decode (tg) speed; 'bench roofline': the machine's limits; "
-                              "'bench serve': a running server");
+                              "'bench serve': a running server; 'bench train': training steps");
   add_model_options(c, a->model, true, false, {.tokenizer = false});
   c.list("-p,--prompt", a->plan.prompts, "prompt lengths, 0: none");
   c.list("-n,--tokens", a->plan.decodes, "decode lengths, 0: none");
@@ -234,6 +234,7 @@ void add_bench(Command& root) {
       "and states at the measured read bandwidth, whichever is longer; limits are measured between the repeats,\n"
       "with the instructions of the kernel set that runs. 'bench roofline' measures those of the best set.");
   add_bench_serve(c);
+  add_bench_train(c);
   c.run([a, c] {
     if (a->model.model != "roofline") return bench(*a, c);
     for (const char* o : {"--prompt", "--tokens", "--batch", "--depth", "--repeats", "--chunk", "--profile",

@@ -50,6 +50,7 @@ void check_command_names(const CLI::App& app, int argc, const char* const* argv)
 // Each adds one command to the program.
 void add_bench(Command& root);
 void add_bench_serve(Command& bench);
+void add_bench_train(Command& bench);
 void add_convert(Command& root);
 void add_doctor(Command& root);
 void add_gradients(Command& root);
