@@ -61,7 +61,7 @@ inline void expect_bounded(const std::vector<float>& got, const std::vector<Boun
   ASSERT_EQ(got.size(), want.size()) << where;
   for (size_t i = 0; i < got.size(); ++i) {
     const Bounded& w = want[i];
-    const double bound = w.error > 0 ? w.error + kLeast : 0;  // what was never written keeps its bits
+    const double bound = w.error + kLeast;
     if (!(std::fabs(got[i] - w.value) <= bound)) {
       ADD_FAILURE() << where << " element " << i << ": got " << got[i] << ", want " << w.value << ", error "
                     << std::fabs(got[i] - w.value) << ", bound " << bound;
