@@ -111,7 +111,7 @@ def crowd(host, port, headers, sizes):
     """Opens connections of every slow kind; `sizes`: how many, by kind. (kind, socket) of each."""
     def post(path, body):
         return frame(path, json.dumps(body).encode(), headers=headers)
-    endless = post("/generate", {"prompt": "x", "max_tokens": 3000, "ignore_eos": True, "stream": True, "store": False})
+    endless = post("/generate", {"prompt": "x", "max_tokens": 1500, "ignore_eos": True, "stream": True, "store": False})
     short = post("/generate", {"prompt": "x", "max_tokens": 20, "stream": True, "store": False})
     long_body = frame("/tokenize", b" " * (3 << 20), headers=headers)
     data = {
@@ -135,7 +135,7 @@ def crowd(host, port, headers, sizes):
     return out
 
 
-SIZES = {"streams that nobody reads": 8, "short streams that nobody reads": 200, "state files that nobody reads": 100, "half a header": 300, "half a body": 300,
+SIZES = {"streams that nobody reads": 8, "short streams that nobody reads": 50, "state files that nobody reads": 100, "half a header": 300, "half a body": 300,
          "most of a long body": 150, "nothing": 100}
 
 
@@ -234,7 +234,7 @@ def resets(s, name):
 HOLDER = "import sys, time\nsys.path.insert(0, sys.argv[1])\nimport serve_crowd\n" \
          "kept = serve_crowd.crowd(sys.argv[2], int(sys.argv[3]), sys.argv[4].encode().decode('unicode_escape').encode(), serve_crowd.FEWER)\n" \
          "print(len(kept), flush=True)\ntime.sleep(1000)"
-FEWER = {"streams that nobody reads": 8, "short streams that nobody reads": 100, "half a header": 100, "half a body": 100, "nothing": 100}
+FEWER = {"streams that nobody reads": 8, "short streams that nobody reads": 50, "half a header": 100, "half a body": 100, "nothing": 100}
 
 
 def holder(host, port, headers="", prefix=()):

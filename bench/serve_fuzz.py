@@ -144,7 +144,7 @@ class Wire:
     """One connection and its reader."""
 
     def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=180)
         self.data = b""
 
     def more(self):
@@ -215,7 +215,7 @@ def fuzz(port, model, seed, n):
                 outcome = status
                 if status >= 400 and body:
                     json.loads(body)["error"]["message"]
-                wire.socket.settimeout(60)
+                wire.socket.settimeout(180)
                 if framed is False or not stays:
                     wire.close()
                     wire = None

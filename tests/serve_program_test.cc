@@ -1,4 +1,8 @@
 // `krait serve` as its clients see it: the program itself, over sockets, with the shipped model.
+#include <xxhash.h>
+
+#include <limits>
+
 #include "krait/io/test_folder.h"
 #include "krait/serve/http/test_client.h"
 #include "tests/cli_harness.h"
@@ -279,6 +283,15 @@ TEST(ServeProgram, ConversationsOutliveTheProgram) {
   server.end();
 }
 
+// A state file whose last logit is not a number, with the checksum that it then has.
+std::string without_a_number(std::string file) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(file.data() + file.size() - 12, &nan, sizeof nan);
+  const uint64_t sum = XXH3_64bits(file.data(), file.size() - 8);
+  std::memcpy(file.data() + file.size() - 8, &sum, sizeof sum);
+  return file;
+}
+
 TEST(ServeProgram, ForksExportsAndImports) {
   Program server({"--api-key", kKey});
   const json next = with(kAsk, {{"prompt", " And then"}});
@@ -293,6 +306,10 @@ TEST(ServeProgram, ForksExportsAndImports) {
   EXPECT_EQ(server.post("/generate", with(next, {{"conversation_id", "c"}}))["text"], here["text"]);
   EXPECT_EQ(server.send("POST", "/v1/states/d", file.body.substr(0, 500), kKey, "application/octet-stream").status,
             400);
+  const Reply crafted =
+      server.send("POST", "/v1/states/d", without_a_number(file.body), kKey, "application/octet-stream");
+  EXPECT_EQ(crafted.status, 400);
+  EXPECT_NE(crafted.body.find("not finite"), std::string::npos) << crafted.body;
   EXPECT_EQ(server.send("DELETE", "/v1/states/a", "").status, 200);
   EXPECT_EQ(server.get("/v1/states/a").status, 404);
   server.end();

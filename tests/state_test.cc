@@ -237,6 +237,28 @@ TEST_P(States, TrapC15_HostileFilesAreRefused) {
   EXPECT_GT(refused, 500);
 }
 
+TEST_P(States, WhatAStrangerBringsIsLookedAt) {
+  const State good = state_after(*model_, ids_);
+  check_foreign(*model_, good);
+  State logits = parse(bytes_of(good));
+  logits.head.last_logits.f32()[3] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THAT(refusal([&] { check_foreign(*model_, logits); }), testing::HasSubstr("row of logits"));
+  State tensor = parse(bytes_of(good));
+  for (StateView& block : tensor.blocks) {
+    for (Tensor& t : block) {
+      if (t.dtype() == DType::kF32) t.f32()[t.numel() - 1] = std::numeric_limits<float>::infinity();
+    }
+  }
+  EXPECT_THAT(refusal([&] { check_foreign(*model_, tensor); }), testing::HasSubstr("not finite"));
+  State token = parse(bytes_of(good));
+  token.head.history = TokenHistory();
+  token.head.history.push(static_cast<int32_t>(model_->vocab_size()));
+  EXPECT_THAT(refusal([&] { check_foreign(*model_, token); }), testing::HasSubstr("the vocabulary has"));
+  State shape = parse(bytes_of(good));
+  shape.specs[0][0].name = "renamed";
+  EXPECT_THAT(refusal([&] { check_foreign(*model_, shape); }), testing::HasSubstr("does not fit the model"));
+}
+
 TEST_P(States, VersionIsChecked) {
   std::string bytes = bytes_of(state_after(*model_, ids_));
   bytes[8] = 2;

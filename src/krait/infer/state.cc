@@ -120,6 +120,27 @@ void check_fits(const Model& model, const State& s) {
   }
 }
 
+void check_foreign(const Model& model, const State& s) {
+  check_fits(model, s);
+  for (const auto& [id, n] : s.head.history.counts()) {
+    if (id < 0 || id >= model.vocab_size()) {
+      fail_data(fmt::format("[state] token {} was read, the vocabulary has {}", id, model.vocab_size()));
+    }
+  }
+  const auto require_finite = [](const std::string& name, const Tensor& t) {
+    const bool of_f32 = t.defined() && t.dtype() == DType::kF32;
+    if (of_f32 && !std::all_of(t.f32(), t.f32() + t.numel(), [](float x) { return std::isfinite(x); })) {
+      fail_data(fmt::format("[state] {} holds a number that is not finite", name));
+    }
+  };
+  for (size_t b = 0; b < s.specs.size(); ++b) {
+    for (size_t t = 0; t < s.specs[b].size(); ++t) {
+      require_finite(fmt::format("tensor {}.{}", b, s.specs[b][t].name), s.blocks[b][t]);
+    }
+  }
+  require_finite("the row of logits", s.head.last_logits);
+}
+
 void restore(const Model& model, const State& s, SlotStore& states, int64_t slot) {
   check_fits(model, s);
   for (size_t b = 0; b < s.specs.size(); ++b) {

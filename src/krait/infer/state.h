@@ -37,6 +37,8 @@ State snapshot(const Model&, const SlotStore&, int64_t slot, const SequenceHead&
 void restore(const Model&, const State&, SlotStore&, int64_t slot);
 // Throws kBadData, with the reason, unless the state belongs to the model.
 void check_fits(const Model&, const State&);
+// The same of a state that a stranger brings: also no token that the model has not, and no number that is not finite.
+void check_foreign(const Model&, const State&);
 
 // Every bit equal: tensors, logits, history, random stream, model.
 bool operator==(const State&, const State&);

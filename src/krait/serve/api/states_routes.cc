@@ -87,6 +87,7 @@ HttpResponse import_state(ApiContext& c, const HttpRequest& r, const std::string
     throw ServeError(400, "wrong_model",
                      fmt::format("[states] this state belongs to another model ({})", state->architecture));
   }
+  c.service.check_foreign(*state);
   return answer(whole(c.conversations.import(tenant, id, state)));
 }
 

@@ -193,6 +193,11 @@ void Answer::heartbeat() {
   if (stream_ && !complete_) append_heartbeat(pending_, framing_);
 }
 
+MemoryShare Answer::take_share() {
+  const std::lock_guard lock(mutex_);
+  return std::move(share_);
+}
+
 void Answer::lose() {
   std::function<void()> f;
   {
@@ -201,7 +206,6 @@ void Answer::lose() {
     if (stream_ && !complete_) --server_->streams;
     gone_ = true;
     std::string().swap(pending_);
-    share_.set(0);
     f = std::exchange(on_gone_, nullptr);
   }
   if (f) run(f);

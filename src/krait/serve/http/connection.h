@@ -125,8 +125,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   std::string in_, chunk_;  // read and not parsed; where the running read writes to
   bool reading_ = false;
-  bool read_ended_ = false;  // the client sends no more
-  bool broken_ = false;      // nor can anything be sent to it
+  bool read_ended_ = false;               // the client sends no more
+  bool broken_ = false;                   // nor can anything be sent to it
+  std::optional<MemoryShare> out_share_;  // of an answer that is written no more; outlives out_
   std::string out_;
   size_t written_ = 0;  // of out_
   bool writing_ = false;
@@ -376,6 +377,8 @@ inline asio::awaitable<bool> Connection::answer_request() {
     co_await pause(deadline);
   }
   answer_->lose();
+  out_share_.emplace(answer_->take_share());
+  if (unwritten() == 0) out_share_.reset();
   answer_.reset();
   co_return again && !broken_;
 }

@@ -24,7 +24,7 @@ struct SharedMemory {
   }
 
  private:
-  static constexpr size_t kTrim = size_t{64} << 20;  // bytes between two calls, which take a millisecond or more
+  static constexpr size_t kTrim = size_t{32} << 20;  // bytes between two calls, which take a millisecond or more
   std::atomic<size_t> given_back_ = 0;
 };
 

@@ -387,6 +387,7 @@ std::shared_ptr<const State> Service::state(const std::string& tenant, const std
                                             std::optional<size_t> turns) {
   return impl_->state(tenant, conversation, turns);
 }
+void Service::check_foreign(const State& s) const { krait::check_foreign(impl_->model, s); }
 ServiceStats Service::stats() const {
   const std::lock_guard lock(impl_->mutex);
   ServiceStats s = impl_->stats;

@@ -160,6 +160,9 @@ class Service {
   std::shared_ptr<const State> state(const std::string& tenant, const std::string& conversation,
                                      std::optional<size_t> turns);
 
+  // Throws kBadData, with the reason, unless a state from outside is one of this model.
+  void check_foreign(const State&) const;
+
   ServiceStats stats() const;
 
  private:
