@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <deque>
 #include <functional>
 #include <limits>
+#include <map>
 
 #include "krait/core/error.h"
 #include "krait/core/rng.h"
@@ -246,18 +249,44 @@ TEST(TokenHistory, CountsWindowsAndHash) {
   for (int32_t i = 0; i < 5000; ++i) h.push(i % 10);
   EXPECT_EQ(h.position(), 5000);
   EXPECT_EQ(static_cast<int64_t>(h.recent().size()), TokenHistory::kRecent);
-  EXPECT_EQ(h.counts().at(3), 500);
-  EXPECT_EQ(h.counts_within(-1).at(3), 500);
-  EXPECT_EQ(h.counts_within(15).at(9), 2);
-  EXPECT_EQ(h.counts_within(15).at(3), 1);
-  EXPECT_EQ(h.counts_within(3).count(3), 0u);
+  EXPECT_EQ(h.counts().of(3), 500);
+  EXPECT_EQ(h.counts_within(-1).of(3), 500);
+  EXPECT_EQ(h.counts_within(15).of(9), 2);
+  EXPECT_EQ(h.counts_within(15).of(3), 1);
+  EXPECT_EQ(h.counts_within(3).of(3), 0);
   EXPECT_NE(history_of({1, 2}).hash(), history_of({2, 1}).hash());
   EXPECT_NE(history_of({0}).hash(), history_of({0, 0}).hash());
   EXPECT_EQ(TokenHistory::from_parts(h.hash(), {h.recent().begin(), h.recent().end()}, h.counts()), h);
 }
 
+// Against the obvious way to do it; histories grow beyond what they remember in order, and copies are alike.
+TEST(TokenHistory, IsAFunctionOfTheTokens) {
+  TokenHistory h;
+  std::deque<int32_t> recent;
+  std::map<int32_t, int64_t> counts;
+  Rng rng(11);
+  for (int64_t i = 0; i < 3 * TokenHistory::kRecent + 7; ++i) {
+    const auto id = static_cast<int32_t>(rng.below(2) == 0 ? rng.below(40) : rng.below(100'000));
+    h.push(id);
+    ++counts[id];
+    recent.push_back(id);
+    if (std::ssize(recent) > TokenHistory::kRecent) recent.pop_front();
+    if (i % 1000 != 0) continue;
+    ASSERT_TRUE(std::ranges::equal(h.recent(), recent)) << i;
+    ASSERT_EQ(h.counts().size(), counts.size());
+    for (const auto& [token, n] : counts) ASSERT_EQ(h.counts().of(token), n);
+    for (const auto& [token, n] : h.counts()) ASSERT_EQ(counts.at(token), n);
+  }
+  const TokenHistory parts =
+      TokenHistory::from_parts(h.hash(), {recent.begin(), recent.end()}, {counts.begin(), counts.end()});
+  EXPECT_EQ(parts, h);
+  TokenHistory other = parts;
+  other.push(1);
+  EXPECT_FALSE(other == h);
+}
+
 TEST(TokenHistory, PartsThatContradictAreRefused) {
-  const auto refused = [](std::vector<int32_t> recent, TokenHistory::Counts counts, uint64_t hash = 1) {
+  const auto refused = [](std::vector<int32_t> recent, TokenCounts counts, uint64_t hash = 1) {
     return code_of([&] { TokenHistory::from_parts(hash, recent, counts); }) == ErrorCode::kBadData;
   };
   EXPECT_FALSE(refused({1, 2, 1}, {{1, 2}, {2, 1}}));

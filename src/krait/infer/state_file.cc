@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -27,15 +28,16 @@ constexpr std::array kTypes = {DType::kF32, DType::kF64, DType::kBF16, DType::kF
 
 class Writer {
  public:
-  Writer(const std::function<void(const void*, size_t)>& sink, uint64_t total)
-      : sink_(sink), hash_(XXH3_createState()) {
+  // `total`: of the file; 0: it is what shall be found out, and the checksum does not matter.
+  Writer(const std::function<void(const void*, size_t)>& sink, uint64_t total) : sink_(sink), total_(total) {
+    if (total == 0) return;
+    hash_.reset(XXH3_createState());
     XXH3_64bits_reset(hash_.get());
-    total_ = total;
   }
   void bytes(const void* p, size_t n) {
     if (n == 0) return;
     sink_(p, n);
-    XXH3_64bits_update(hash_.get(), p, n);
+    if (hash_) XXH3_64bits_update(hash_.get(), p, n);
     position_ += n;
   }
   template <class T>
@@ -51,7 +53,7 @@ class Writer {
     bytes(zeros.data(), (kAlignment - position_ % kAlignment) % kAlignment);
     bytes(t.bytes(), static_cast<size_t>(t.nbytes()));
   }
-  void checksum() { number<uint64_t>(XXH3_64bits_digest(hash_.get())); }
+  void checksum() { number<uint64_t>(hash_ ? XXH3_64bits_digest(hash_.get()) : 0); }
   uint64_t total() const { return total_; }
 
  private:
@@ -60,7 +62,8 @@ class Writer {
   };
   const std::function<void(const void*, size_t)>& sink_;
   std::unique_ptr<XXH3_state_t, Free> hash_;
-  uint64_t position_ = 0, total_ = 0;
+  const uint64_t total_;
+  uint64_t position_ = 0;
 };
 
 uint8_t type_code(DType t) {
@@ -84,14 +87,16 @@ void write_specs(Writer& w, const std::vector<StateSpec>& specs) {
 
 void write_history(Writer& w, const TokenHistory& h) {
   w.number(static_cast<uint32_t>(h.recent().size()));
-  for (const int32_t id : h.recent()) w.number(id);
-  std::vector<std::pair<int32_t, int64_t>> counts(h.counts().begin(), h.counts().end());
-  std::sort(counts.begin(), counts.end());
+  w.bytes(h.recent().data(), h.recent().size_bytes());
+  std::vector<TokenCounts::Entry> counts(h.counts().begin(), h.counts().end());
+  std::ranges::sort(counts);
   w.number(static_cast<uint32_t>(counts.size()));
+  std::string packed;
   for (const auto& [id, n] : counts) {
-    w.number(id);
-    w.number(n);
+    packed.append(reinterpret_cast<const char*>(&id), sizeof id);
+    packed.append(reinterpret_cast<const char*>(&n), sizeof n);
   }
+  w.bytes(packed.data(), packed.size());
 }
 
 void write_all(Writer& w, const State& s) {
@@ -214,13 +219,13 @@ std::vector<StateSpec> read_specs(Reader& r) {
 TokenHistory read_history(Reader& r, uint64_t hash) {
   std::vector<int32_t> recent(r.count<uint32_t>(4));
   for (int32_t& id : recent) id = r.number<int32_t>();
-  TokenHistory::Counts counts;
+  TokenCounts counts;
   int64_t last = -1;
   for (size_t n = r.count<uint32_t>(12); n > 0; --n) {
     const auto id = r.number<int32_t>();
     if (id <= last) r.fail("token counts out of order");
     last = id;
-    counts[id] = r.number<int64_t>();
+    counts.add(id, r.number<int64_t>());
   }
   return TokenHistory::from_parts(hash, std::move(recent), std::move(counts));
 }
