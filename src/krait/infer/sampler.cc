@@ -9,6 +9,7 @@
 
 #include "krait/core/error.h"
 #include "krait/core/rng.h"
+#include "krait/infer/exp_row.h"
 
 namespace krait {
 namespace {
@@ -37,10 +38,12 @@ void select_best(std::vector<TokenLogit>& c, size_t begin, size_t k) {
 
 // Drops every token whose cumulative probability, summed from the least probable upwards, is <= 1 − p. Seen from the
 // top: a token stays if what stands before it holds less than p of the whole. The most probable one always stays.
-template <class Weight>
-void keep_top_p(std::vector<TokenLogit>& c, double p, const Weight& weight) {
-  const double total =
-      std::accumulate(c.begin(), c.end(), 0.0, [&](double sum, const TokenLogit& t) { return sum + weight(t); });
+// weights: by id; total: of those in `c`.
+void keep_top_p(std::vector<TokenLogit>& c, double p, std::span<const double> weights, double total) {
+  const auto weight = [&](const TokenLogit& t) { return weights[static_cast<size_t>(t.id)]; };
+  // Tokens below this hold together less than half of what is dropped: most of a large vocabulary.
+  const double least = (1 - p) * total / (2 * static_cast<double>(c.size()));
+  std::erase_if(c, [&](const TokenLogit& t) { return weight(t) < least; });
   double before = 0;
   // The nucleus is small as a rule: sort ever longer beginnings instead of everything.
   for (size_t sorted = 0, k = std::min<size_t>(64, c.size());; k = std::min(c.size(), k * 8)) {
@@ -89,6 +92,7 @@ void validate(const SamplerParams& p, int64_t vocab) {
 }
 
 void check_logits(std::span<const float> logits) {
+  if (!std::isnan(largest(logits))) return;
   for (size_t i = 0; i < logits.size(); ++i) {
     if (!(logits[i] < std::numeric_limits<float>::infinity())) {
       fail_data(fmt::format("[sampler] the logit of id {} is {}", i, logits[i]));
@@ -101,18 +105,17 @@ Sampler::Sampler(SamplerParams params, int64_t vocab) : params_(std::move(params
   validate(params_, vocab);
 }
 
-std::vector<TokenLogit> Sampler::changed_logits(std::span<const float> logits, const TokenHistory& history) const {
+std::vector<float> Sampler::changed_logits(std::span<const float> logits, const TokenHistory& history) const {
   if (static_cast<int64_t>(logits.size()) < vocab_) {
     throw Error(ErrorCode::kInternal, fmt::format("[sampler] {} logits for {} ids", logits.size(), vocab_));
   }
   logits = logits.first(static_cast<size_t>(vocab_));
   check_logits(logits);
-  std::vector<TokenLogit> c(logits.size());
-  for (size_t i = 0; i < c.size(); ++i) c[i] = {static_cast<int32_t>(i), logits[i]};
+  std::vector<float> c(logits.begin(), logits.end());
   if (params_.penalizes()) {
     for (const auto& [id, n] : history.counts_within(params_.penalty_window)) {
       if (id >= vocab_) continue;
-      float& x = c[static_cast<size_t>(id)].logit;
+      float& x = c[static_cast<size_t>(id)];
       double v = x;
       v = v < 0 ? v * params_.repetition_penalty : v / params_.repetition_penalty;
       v -= params_.presence_penalty + params_.frequency_penalty * static_cast<double>(n);
@@ -120,66 +123,103 @@ std::vector<TokenLogit> Sampler::changed_logits(std::span<const float> logits, c
     }
   }
   for (const auto& [id, bias] : params_.logit_bias) {
-    float& x = c[static_cast<size_t>(id)].logit;
+    float& x = c[static_cast<size_t>(id)];
     x = static_cast<float>(static_cast<double>(x) + bias);
   }
   return c;
 }
 
-std::vector<Sampler::Weighted> Sampler::weights(std::span<const float> logits, const TokenHistory& history) const {
-  std::vector<TokenLogit> c = changed_logits(logits, history);
-  const TokenLogit best = *std::min_element(c.begin(), c.end(), better);
-  if (best.logit == kForbidden) fail_none(params_);
-  if (params_.temperature == 0) return {{best.id, 1}};
+// The changed logits, and the probability of every id relative to the likeliest one's.
+Sampler::Row Sampler::row(std::span<const float> logits, const TokenHistory& history) const {
+  Row r{changed_logits(logits, history), 0, {}, {}};
+  r.best = largest(r.logits);
+  if (r.best == kForbidden) fail_none(params_);
+  if (params_.temperature == 0) return r;
+  const size_t blocks = (r.logits.size() + kRowBlock - 1) / kRowBlock;
+  r.weights.resize(blocks * kRowBlock);
+  r.sums.resize(blocks);
+  exp_row(r.logits, r.best, params_.temperature, r.weights, r.sums);
+  return r;
+}
+
+std::vector<Sampler::Weighted> Sampler::kept(const Row& r) const {
+  if (params_.temperature == 0) {
+    return {{static_cast<int32_t>(std::ranges::find(r.logits, r.best) - r.logits.begin()), 1}};
+  }
+  std::vector<TokenLogit> c(r.logits.size());
+  for (size_t i = 0; i < c.size(); ++i) c[i] = {static_cast<int32_t>(i), r.logits[i]};
+  double total = std::accumulate(r.sums.begin(), r.sums.end(), 0.0);
   if (params_.top_k > 0 && params_.top_k < vocab_) {
     select_best(c, 0, static_cast<size_t>(params_.top_k));
     c.resize(static_cast<size_t>(params_.top_k));
+    total = 0;
+    for (const TokenLogit& t : c) total += r.weights[static_cast<size_t>(t.id)];
   }
-  const auto weight = [&](const TokenLogit& t) {
-    return std::exp((static_cast<double>(t.logit) - static_cast<double>(best.logit)) / params_.temperature);
-  };
-  if (params_.top_p < 1) keep_top_p(c, params_.top_p, weight);
+  if (params_.top_p < 1) keep_top_p(c, params_.top_p, r.weights, total);
   if (static_cast<int64_t>(c.size()) < vocab_) std::sort(c.begin(), c.end(), by_id);
-  std::vector<Weighted> kept;
-  kept.reserve(c.size());
+  std::vector<Weighted> all;
+  all.reserve(c.size());
   for (const TokenLogit& t : c) {
-    const double w = weight(t);  // the best token's is 1
-    if (w > 0 && w >= params_.min_p) kept.push_back({t.id, w});
+    const double w = r.weights[static_cast<size_t>(t.id)];  // the best token's is 1
+    if (w > 0 && w >= params_.min_p) all.push_back({t.id, w});
   }
-  return kept;
+  return all;
 }
 
 std::vector<float> Sampler::changed(std::span<const float> logits, const TokenHistory& history) const {
-  const std::vector<TokenLogit> c = changed_logits(logits, history);
-  std::vector<float> out(c.size());
-  std::ranges::transform(c, out.begin(), &TokenLogit::logit);
+  std::vector<float> out = changed_logits(logits, history);
   if (std::ranges::max(out) == kForbidden) fail_none(params_);
   return out;
 }
 
 int32_t Sampler::pick(std::span<const float> logits, const TokenHistory& history, RngState& state) const {
-  const std::vector<Weighted> kept = weights(logits, history);
-  if (params_.temperature == 0) return kept[0].id;
-  double total = 0;
-  for (const Weighted& k : kept) total += k.weight;
+  const Row r = row(logits, history);
+  if (params_.temperature == 0) return kept(r)[0].id;
   Rng rng(state.seed, state.stream, state.counter);
-  const double target = rng.uniform() * total;
+  const double uniform = rng.uniform();
   state.counter = rng.counter();
+  return params_.cuts() ? draw(kept(r), uniform) : draw(r, uniform);
+}
+
+int32_t Sampler::draw(const std::vector<Weighted>& from, double uniform) {
+  double total = 0;
+  for (const Weighted& k : from) total += k.weight;
+  const double target = uniform * total;
   double sum = 0;
-  for (const Weighted& k : kept) {
+  for (const Weighted& k : from) {
     sum += k.weight;
     if (target < sum) return k.id;
   }
-  return kept.back().id;
+  return from.back().id;
+}
+
+// From all ids: block by block first.
+int32_t Sampler::draw(const Row& r, double uniform) {
+  const double target = uniform * std::accumulate(r.sums.begin(), r.sums.end(), 0.0);
+  double sum = 0;
+  int32_t last = 0;  // that may be drawn
+  for (size_t b = 0; b < r.sums.size(); ++b) {
+    if (r.sums[b] == 0 || (target >= sum + r.sums[b] && b + 1 < r.sums.size())) {
+      sum += r.sums[b];
+      continue;
+    }
+    for (size_t i = b * kRowBlock; i < std::min((b + 1) * kRowBlock, r.logits.size()); ++i) {
+      if (r.weights[i] == 0) continue;
+      sum += r.weights[i];
+      last = static_cast<int32_t>(i);
+      if (target < sum) return last;
+    }
+  }
+  return last;
 }
 
 std::vector<TokenLogprob> Sampler::distribution(std::span<const float> logits, const TokenHistory& history) const {
-  const std::vector<Weighted> kept = weights(logits, history);
+  const std::vector<Weighted> all = kept(row(logits, history));
   double total = 0;
-  for (const Weighted& k : kept) total += k.weight;
+  for (const Weighted& k : all) total += k.weight;
   std::vector<TokenLogprob> out;
-  out.reserve(kept.size());
-  for (const Weighted& k : kept) out.push_back({k.id, std::log(k.weight / total)});
+  out.reserve(all.size());
+  for (const Weighted& k : all) out.push_back({k.id, std::log(k.weight / total)});
   return out;
 }
 

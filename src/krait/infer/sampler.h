@@ -25,6 +25,7 @@ struct SamplerParams {
   std::map<int32_t, double> logit_bias;  // ±1e6, added to the logit; −infinity forbids the token
   uint64_t seed = 0, stream = 0;         // of a sequence that begins without a State
 
+  bool cuts() const { return top_k > 0 || top_p < 1 || min_p > 0; }
   bool penalizes() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
   bool operator==(const SamplerParams&) const = default;
 };
@@ -76,8 +77,17 @@ class Sampler {
     int32_t id;
     double weight;  // probability relative to the likeliest token's
   };
-  std::vector<TokenLogit> changed_logits(std::span<const float> logits, const TokenHistory& history) const;
-  std::vector<Weighted> weights(std::span<const float> logits, const TokenHistory& history) const;  // by id
+  // By id.
+  struct Row {
+    std::vector<float> logits;  // changed
+    float best;
+    std::vector<double> weights, sums;  // exp_row(); none if greedy
+  };
+  std::vector<float> changed_logits(std::span<const float> logits, const TokenHistory& history) const;
+  Row row(std::span<const float> logits, const TokenHistory& history) const;
+  std::vector<Weighted> kept(const Row& row) const;
+  static int32_t draw(const std::vector<Weighted>& from, double uniform);
+  static int32_t draw(const Row& row, double uniform);
 
   SamplerParams params_;
   int64_t vocab_;
