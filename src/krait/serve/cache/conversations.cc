@@ -205,11 +205,11 @@ struct Conversations::Impl {
 
   // The state at a mark: from memory or the stores.
   std::shared_ptr<const State> state_at(const std::string& tenant, const Transcript& t, size_t turns, bool& corrupt) {
-    const Transcript::Mark& mark = t.marks[turns];
+    const PrefixMark& mark = t.marks[turns];
     if (!kept.any() || (turns == 0 && t.root.name.empty())) return nullptr;
     std::shared_ptr<const State> state =
         turns == 0 ? kept.get_root(tenant, t.root) : kept.get_state(tenant, mark, corrupt);
-    if (state != nullptr) cache.put(tenant, t.ids_to(mark), state, t.root);
+    if (state != nullptr) cache.put(tenant, t.ids_to(mark), state, t.root, nullptr, &mark);
     return state;
   }
 
@@ -257,8 +257,15 @@ class Conversations::Impl::Holding : public Conversations::Hold {
   const Conversation& conversation() const override { return entry_->transcript.conversation; }
   Entry& entry() { return *entry_; }
   Transcript& transcript() { return entry_->transcript; }
+  const Transcript& transcript() const { return entry_->transcript; }
 
-  PrefixHit find(const std::vector<int32_t>& prompt) override;
+  ConversationEnd end() const override { return transcript().end(transcript().turns()); }
+  PrefixMark end_after(std::span<const int32_t> prompt) const override {
+    PrefixHasher hasher = transcript().hasher;
+    hasher.add(prompt);
+    return hasher.mark();
+  }
+  PrefixHit find(std::span<const int32_t> prompt) override;
   void commit(Turn turn, std::shared_ptr<const State> end) override;
 
   void append(const RecordMaker& make) {
@@ -292,11 +299,11 @@ std::unique_ptr<Conversations::Impl::Holding> Conversations::Impl::hold(const st
   return h;
 }
 
-PrefixHit Conversations::Impl::Holding::find(const std::vector<int32_t>& prompt) {
+PrefixHit Conversations::Impl::Holding::find(std::span<const int32_t> prompt) {
   const Transcript& t = transcript();
-  std::vector<int32_t> ids = t.ids;
-  ids.insert(ids.end(), prompt.begin(), prompt.end());
-  PrefixHit hit = impl_.cache.find(key_.first, ids, t.root);
+  SharedIds ids = t.ids;
+  ids.append(prompt);
+  PrefixHit hit = impl_.cache.find(key_.first, ids.span(), t.root, &t.marks.back());
   const int64_t end = t.marks.back().position;
   bool corrupt = false, looked = false;
   const size_t kept_states = static_cast<size_t>(impl_.options.kept_states);
@@ -316,7 +323,7 @@ PrefixHit Conversations::Impl::Holding::find(const std::vector<int32_t>& prompt)
     impl_.cache.put(key_.first, {}, hit.state, t.root);
   }
   hit.known = std::max(hit.known, end);
-  if (hit.length == t.root.position + std::ssize(ids)) {
+  if (hit.length == t.root.position + std::ssize(ids.span())) {
     hit.reason = MissReason::kNone;
   } else if (hit.length < end && corrupt) {
     hit.reason = MissReason::kCorrupt;
@@ -351,7 +358,8 @@ void Conversations::Impl::Holding::commit(Turn turn, std::shared_ptr<const State
   } catch (const ServeError&) {
   }
   if (end == nullptr) return;
-  impl_.cache.put(key_.first, t.ids, end, t.root);
+  const PrefixMark* before = &t.marks[t.turns() - 1];
+  impl_.cache.put(key_.first, t.ids.span(), end, t.root, before, &t.marks.back());
   impl_.kept.put_state(key_.first, t.marks.back(), *end);
   const size_t kept_states = static_cast<size_t>(impl_.options.kept_states);
   if (t.turns() > kept_states) impl_.kept.erase_state(key_.first, t.marks[t.turns() - kept_states]);
@@ -399,6 +407,13 @@ Conversations::Place Conversations::find_response(const std::string& tenant, con
   }
   if (const auto p = in_memory(); search && p && stands(*p)) return *p;
   throw ServeError(404, "response_not_found", "there is no such response");
+}
+
+ConversationEnd Conversations::end(const std::string& tenant, const Place& place) {
+  return impl_->with(tenant, place.conversation, [&](const Entry& e) {
+    check_turns(e.transcript.turns(), place.turns);
+    return e.transcript.end(place.turns);
+  });
 }
 
 Conversation Conversations::get(const std::string& tenant, const std::string& id) {
@@ -516,7 +531,7 @@ std::shared_ptr<const State> Conversations::state(const std::string& tenant, con
     const Transcript& t = e.transcript;
     const size_t n = turns.value_or(t.turns());
     check_turns(t.turns(), n);
-    const PrefixHit hit = impl_->cache.find(tenant, t.ids_to(t.marks[n]), t.root);
+    const PrefixHit hit = impl_->cache.find(tenant, t.ids_to(t.marks[n]), t.root, &t.marks[n]);
     if (hit.state != nullptr && hit.length == t.marks[n].position) return hit.state;
     if (n == 0 && e.base != nullptr) return e.base;
     bool corrupt = false;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "krait/serve/cache/prefix_cache.h"
+#include "krait/serve/cache/shared_ids.h"
 #include "krait/serve/cache/store.h"
 
 namespace krait::serve {
@@ -36,6 +37,15 @@ struct Conversation {
   std::vector<int32_t> ids(std::optional<size_t> turns = {}, bool prompt_only = false) const;
 };
 
+// Where a conversation stands after some of its turns, without a copy of it.
+struct ConversationEnd {
+  SharedIds ids;              // as Conversation::ids()
+  PrefixMark mark;            // of the imported tokens and the ids
+  int64_t imported = 0;       // as Conversation::imported
+  std::string last_response;  // "" before the first turn
+  bool is_last = true;        // no turns follow
+};
+
 struct ConversationsOptions {
   std::chrono::seconds ttl{3600};           // since the last use
   int64_t max_conversations = 100'000;      // in memory; the longest unused go first (they stay in the stores)
@@ -58,7 +68,9 @@ class Conversations {
     virtual const Conversation& conversation() const = 0;  // as it is now, in all stores
     // The longest state at hand along the conversation's tokens followed by `prompt`. From memory, disk or Redis. Of an
     // imported conversation never shorter than what was imported.
-    virtual PrefixHit find(const std::vector<int32_t>& prompt) = 0;
+    virtual PrefixHit find(std::span<const int32_t> prompt) = 0;
+    virtual ConversationEnd end() const = 0;  // of all turns
+    virtual PrefixMark end_after(std::span<const int32_t> prompt) const = 0;
     // Returns once the turn is durable in every store that is on. `end`: the state that has read all of it, or null.
     // Throws ServeError 503 / 409; the turn is then not part of the conversation.
     virtual void commit(Turn turn, std::shared_ptr<const State> end) = 0;
@@ -74,6 +86,7 @@ class Conversations {
   };
   Place find_response(const std::string& tenant, const std::string& response_id);
 
+  ConversationEnd end(const std::string& tenant, const Place& place);        // 404
   Conversation get(const std::string& tenant, const std::string& id);        // 404
   std::vector<Conversation> list(const std::string& tenant, int64_t limit);  // without tokens; last used first
   // With `new_id` 409 "conversation_exists" if it is in use, here and in import().

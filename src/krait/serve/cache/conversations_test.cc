@@ -120,6 +120,14 @@ void check_conversations(Replica& r, TestClock& clock) {
   expect_turns(cs.get("t", "a"), {1, 2, 3, 4, 5, 6});
 
   EXPECT_EQ(cs.find_response("t", "resp-2").turns, 2);
+  for (const size_t n : {size_t{0}, size_t{2}, size_t{6}}) {
+    const ConversationEnd end = cs.end("t", {"a", n});
+    EXPECT_TRUE(std::ranges::equal(end.ids, cs.get("t", "a").ids(n)));
+    EXPECT_EQ(end.mark.position, 5 * static_cast<int64_t>(n));
+    EXPECT_EQ(end.last_response, n == 0 ? "" : "resp-" + std::to_string(n));
+    EXPECT_EQ(end.is_last, n == 6);
+  }
+  EXPECT_EQ(refusal([&] { cs.end("t", {"a", 7}); }), "404 no_such_turn");
   EXPECT_EQ(cs.find_response("t", "resp-6").conversation, "a");
   EXPECT_EQ(refusal([&] { cs.find_response("t", "resp-7"); }), "404 response_not_found");
 
@@ -264,7 +272,7 @@ TEST(Conversations, LostAndCorruptStatesAreTold) {
     const auto disk = open_disk_store({folder.path(), 1 << 20, &clock});
     Replica r(disk.get(), nullptr, clock);
     const auto h = r.conversations.hold("t", corrupt ? "a" : "b", false);
-    const PrefixHit hit = h->find({1, 2});
+    const PrefixHit hit = h->find(Ids{1, 2});
     EXPECT_EQ(hit.state, nullptr);
     EXPECT_EQ(hit.known, 30);
     EXPECT_EQ(hit.reason, corrupt ? MissReason::kCorrupt : MissReason::kEvicted);

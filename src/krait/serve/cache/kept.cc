@@ -240,7 +240,7 @@ std::vector<std::string> Kept::list(const std::string& tenant) {
   return ids;
 }
 
-void Kept::put_state(const std::string& tenant, const Transcript::Mark& mark, const State& state) {
+void Kept::put_state(const std::string& tenant, const PrefixMark& mark, const State& state) {
   if (!any()) return;
   const std::string key = state_key(tenant, options_.model, mark.digest);
   const std::string bytes = state_bytes(state);
@@ -249,7 +249,7 @@ void Kept::put_state(const std::string& tenant, const Transcript::Mark& mark, co
   }
 }
 
-std::shared_ptr<const State> Kept::get_state(const std::string& tenant, const Transcript::Mark& mark, bool& corrupt) {
+std::shared_ptr<const State> Kept::get_state(const std::string& tenant, const PrefixMark& mark, bool& corrupt) {
   const std::string key = state_key(tenant, options_.model, mark.digest);
   std::shared_ptr<const State> state;
   for (Store* store : {local_, shared_}) {
@@ -269,7 +269,7 @@ std::shared_ptr<const State> Kept::get_state(const std::string& tenant, const Tr
   return state;
 }
 
-void Kept::erase_state(const std::string& tenant, const Transcript::Mark& mark) {
+void Kept::erase_state(const std::string& tenant, const PrefixMark& mark) {
   const std::string key = state_key(tenant, options_.model, mark.digest);
   for (Store* store : {local_, shared_}) {
     if (store != nullptr) quietly([&] { store->erase(key); });

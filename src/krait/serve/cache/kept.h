@@ -40,9 +40,9 @@ class Kept {
   std::vector<std::string> list(const std::string& tenant);  // ids, last used first
 
   // States. Never throw because of a store: they are a cache.
-  void put_state(const std::string& tenant, const Transcript::Mark& mark, const State& state);
-  std::shared_ptr<const State> get_state(const std::string& tenant, const Transcript::Mark& mark, bool& corrupt);
-  void erase_state(const std::string& tenant, const Transcript::Mark& mark);
+  void put_state(const std::string& tenant, const PrefixMark& mark, const State& state);
+  std::shared_ptr<const State> get_state(const std::string& tenant, const PrefixMark& mark, bool& corrupt);
+  void erase_state(const std::string& tenant, const PrefixMark& mark);
 
   // A state from outside: durable, as it cannot be computed.
   void put_root(const std::string& tenant, const PrefixRoot& root, const std::string& bytes);

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <list>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <unordered_map>
 #include <utility>
 
 #include "krait/core/error.h"
@@ -36,23 +39,35 @@ struct Node {
   MissReason lost = MissReason::kNone;
   uint64_t model = 0;  // of the state
   bool spilled = false;
-  Time used{};  // last use of the state; if it is gone: since when
+  const PrefixDigest* name = nullptr;  // in Tree::named
+  Time used{};                         // last use of the state; if it is gone: since when
   Marks::iterator place;
+};
+
+// Digests are as good as random: any part of one is.
+struct DigestHash {
+  size_t operator()(const PrefixDigest& d) const {
+    size_t h = 0;
+    std::memcpy(&h, d.data(), sizeof h);
+    return h;
+  }
 };
 
 struct Tree {
   std::string tenant;
   PrefixRoot root;
   Node top;
+  std::unordered_map<PrefixDigest, Node*, DigestHash> named;  // marked ones
 };
 
 int64_t bytes_of(const Node& n) {
-  constexpr size_t kOverhead = 96;  // of the map's entry and the list's
-  return static_cast<int64_t>(sizeof(Node) + kOverhead + n.label.size() * sizeof(int32_t));
+  constexpr size_t kOverhead = 96, kName = 64;  // of the map's entry and the list's; of a name
+  return static_cast<int64_t>(sizeof(Node) + kOverhead + (n.name != nullptr ? kName : 0) +
+                              n.label.size() * sizeof(int32_t));
 }
 
 int64_t bytes_of(const State& s) {
-  constexpr size_t kCount = 40, kFixed = 512;  // of an entry of the history's counts; of all that has a fixed size
+  constexpr size_t kCount = 32, kFixed = 512;  // of an entry of the history's counts; of all that has a fixed size
   const TokenHistory& h = s.head.history;
   return s.nbytes() + static_cast<int64_t>(kFixed + h.recent().size() * sizeof(int32_t) + h.counts().size() * kCount);
 }
@@ -66,10 +81,10 @@ std::vector<int32_t> ids_of(const Node* n) {
   return ids;
 }
 
-std::string key_of(const Tree& tree, uint64_t model, std::span<const int32_t> ids) {
-  PrefixHasher hasher(tree.root);
+PrefixDigest digest_of(const PrefixRoot& root, std::span<const int32_t> ids) {
+  PrefixHasher hasher(root);
   hasher.add(ids);
-  return state_key(tree.tenant, model, hasher.digest());
+  return hasher.digest();
 }
 
 struct Walk {
@@ -79,10 +94,12 @@ struct Walk {
   std::vector<Node*> marked;  // on the way, shortest first
 };
 
-Walk walk(Node* top, std::span<const int32_t> ids) {
+// `start`: a node whose tokens the ids begin with.
+Walk walk(Node* start, std::span<const int32_t> ids) {
   Walk w;
-  w.last = top;
-  if (top->marked) w.marked.push_back(top);
+  w.last = start;
+  w.known = start->end;
+  if (start->marked) w.marked.push_back(start);
   while (w.known < std::ssize(ids)) {
     const auto child = w.last->children.find(ids[static_cast<size_t>(w.known)]);
     if (child == w.last->children.end()) break;
@@ -125,7 +142,8 @@ struct PrefixCache::Impl {
   struct Spill {
     std::string tenant;
     PrefixRoot root;
-    std::vector<int32_t> ids;
+    std::vector<int32_t> ids;  // without a name
+    std::optional<PrefixDigest> name;
     std::shared_ptr<const State> state;
   };
 
@@ -150,11 +168,33 @@ struct PrefixCache::Impl {
   Tree& tree_of(const std::string& tenant, const PrefixRoot& root) {
     std::unique_ptr<Tree>& tree = trees[{tenant, root.name}];
     if (tree == nullptr) {
-      tree = std::make_unique<Tree>(Tree{tenant, root, {}});
+      tree = std::make_unique<Tree>(Tree{tenant, root, {}, {}});
       tree->top.tree = tree.get();
       tree->top.hash = root.hash;
     }
     return *tree;
+  }
+
+  // Where a walk along ids that begin with the mark may begin: there, if it is known, else at the top.
+  static Node* start_of(Tree& tree, std::span<const int32_t> ids, const PrefixMark* from, bool with_state) {
+    const auto it = from != nullptr ? tree.named.find(from->digest) : tree.named.end();
+    if (it == tree.named.end() || it->second->end > std::ssize(ids)) return &tree.top;
+    return with_state && it->second->state == nullptr ? &tree.top : it->second;
+  }
+
+  void set_name(Node* n, const PrefixMark& mark) {
+    if (n->name != nullptr) return;
+    tree_bytes -= bytes_of(*n);
+    n->name = &n->tree->named.emplace(mark.digest, n).first->first;
+    tree_bytes += bytes_of(*n);
+  }
+
+  void drop_name(Node* n) {
+    if (n->name == nullptr) return;
+    tree_bytes -= bytes_of(*n);
+    n->tree->named.erase(n->tree->named.find(*n->name));
+    n->name = nullptr;
+    tree_bytes += bytes_of(*n);
   }
 
   Node* adopt(Node* parent, std::vector<int32_t> label) {
@@ -207,6 +247,7 @@ struct PrefixCache::Impl {
       without_state.erase(n->place);
     }
     n->marked = false;
+    drop_name(n);
     prune(n);
   }
 
@@ -266,6 +307,16 @@ struct PrefixCache::Impl {
     while (!without_state.empty() && without_state.front()->used + options.ttl <= now) unmark(without_state.front());
   }
 
+  static Spill spill_of(const Node* n) {
+    Spill s{n->tree->tenant, n->tree->root, {}, {}, n->state};
+    if (n->name != nullptr) {
+      s.name = *n->name;
+    } else {
+      s.ids = ids_of(n);
+    }
+    return s;
+  }
+
   void fit(Time now, std::vector<Spill>& spills) {
     constexpr int64_t kTreeShare = 8;  // of the budget may be knowledge without states
     while (stats.bytes + tree_bytes > options.max_bytes) {
@@ -274,7 +325,7 @@ struct PrefixCache::Impl {
         Node* n = with_state.front();
         ++stats.evictions;
         n->spilled = options.spill != nullptr;
-        if (n->spilled) spills.push_back({n->tree->tenant, n->tree->root, ids_of(n), n->state});
+        if (n->spilled) spills.push_back(spill_of(n));
         lose(n, MissReason::kEvicted, now);
       } else if (!without_state.empty()) {
         unmark(without_state.front());
@@ -286,10 +337,9 @@ struct PrefixCache::Impl {
 
   void run(const std::vector<Spill>& spills) {
     for (const Spill& s : spills) {
-      PrefixHasher hasher(s.root);
-      hasher.add(s.ids);
+      const PrefixDigest digest = s.name ? *s.name : digest_of(s.root, s.ids);
       try {
-        options.spill(state_key(s.tenant, s.state->model_fingerprint, hasher.digest()), *s.state);
+        options.spill(state_key(s.tenant, s.state->model_fingerprint, digest), *s.state);
       } catch (const std::exception&) {
         continue;  // the state is lost to the slower tier; it was only a copy of what the tokens say
       }
@@ -299,13 +349,15 @@ struct PrefixCache::Impl {
   }
 
   void insert(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
-              const PrefixRoot& root);
+              const PrefixRoot& root, const PrefixMark* from, const PrefixMark* name);
   // Brings back the longest state along `ids` that was pushed out, if it is longer than `at_least`.
-  bool fetch_longer(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root, int64_t at_least);
+  bool fetch_longer(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root,
+                    const PrefixMark* from, int64_t at_least);
 };
 
 void PrefixCache::Impl::insert(const std::string& tenant, std::span<const int32_t> ids,
-                               std::shared_ptr<const State> state, const PrefixRoot& root) {
+                               std::shared_ptr<const State> state, const PrefixRoot& root, const PrefixMark* from,
+                               const PrefixMark* name) {
   std::vector<Spill> spills;
   std::unique_lock lock(mutex);
   const Time now = clock.steady();
@@ -313,7 +365,7 @@ void PrefixCache::Impl::insert(const std::string& tenant, std::span<const int32_
   uint64_t hash = root.hash;
   {
     Tree* known = find_tree(tenant, root);
-    const Walk w = known != nullptr ? walk(&known->top, ids) : Walk{};
+    const Walk w = known != nullptr ? walk(start_of(*known, ids, from, false), ids) : Walk{};
     const int64_t hashed = known != nullptr ? w.last->end : 0;
     if (known != nullptr) hash = w.last->hash;
     hash = TokenHistory::extend(hash, ids.subspan(static_cast<size_t>(hashed)));
@@ -324,7 +376,7 @@ void PrefixCache::Impl::insert(const std::string& tenant, std::span<const int32_
                             state->position(), state->head.history.hash(), root.position + std::ssize(ids), hash));
   }
   Tree& tree = tree_of(tenant, root);
-  const Walk w = walk(&tree.top, ids);
+  const Walk w = walk(start_of(tree, ids, from, false), ids);
   Node* n = w.last;
   if (w.next != nullptr) n = split(w.next, static_cast<size_t>(w.known - n->end));
   if (w.known < std::ssize(ids)) {
@@ -345,6 +397,7 @@ void PrefixCache::Impl::insert(const std::string& tenant, std::span<const int32_
   n->state = std::move(state);
   n->used = now;
   n->spilled = false;
+  if (name != nullptr && n != &tree.top) set_name(n, *name);
   stats.bytes += n->state_bytes;
   ++stats.states;
   fit(now, spills);
@@ -353,17 +406,18 @@ void PrefixCache::Impl::insert(const std::string& tenant, std::span<const int32_
 }
 
 bool PrefixCache::Impl::fetch_longer(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root,
-                                     int64_t at_least) {
+                                     const PrefixMark* from, int64_t at_least) {
   std::unique_lock lock(mutex);
   while (Tree* tree = find_tree(tenant, root)) {
-    const Walk w = walk(&tree->top, ids);
+    const Walk w = walk(start_of(*tree, ids, from, true), ids);
     const auto it = std::find_if(w.marked.rbegin(), w.marked.rend(),
                                  [&](const Node* n) { return n->state == nullptr && n->spilled && n->end > at_least; });
     if (it == w.marked.rend()) return false;
     const auto prefix = ids.first(static_cast<size_t>((*it)->end));
     const uint64_t model = (*it)->model, hash = (*it)->hash;
     (*it)->spilled = false;  // looked for once
-    const std::string key = key_of(*tree, model, prefix);
+    const PrefixDigest digest = (*it)->name != nullptr ? *(*it)->name : digest_of(root, prefix);
+    const std::string key = state_key(tenant, model, digest);
     lock.unlock();
     std::shared_ptr<const State> state;
     MissReason why = MissReason::kNone;
@@ -382,7 +436,7 @@ bool PrefixCache::Impl::fetch_longer(const std::string& tenant, std::span<const 
       lock.lock();
       ++stats.fetches;
       lock.unlock();
-      return insert(tenant, prefix, std::move(state), root), true;
+      return insert(tenant, prefix, std::move(state), root, nullptr, nullptr), true;
     }
     lock.lock();
     if (why == MissReason::kNone) continue;
@@ -398,7 +452,8 @@ PrefixCache::PrefixCache(PrefixCacheOptions options, const Clock& clock)
     : impl_(std::make_unique<Impl>(std::move(options), clock)) {}
 PrefixCache::~PrefixCache() = default;
 
-PrefixHit PrefixCache::find(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root) {
+PrefixHit PrefixCache::find(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root,
+                            const PrefixMark* from) {
   const auto look = [&] {
     const std::lock_guard lock(impl_->mutex);
     const Time now = impl_->clock.steady();
@@ -407,7 +462,7 @@ PrefixHit PrefixCache::find(const std::string& tenant, std::span<const int32_t> 
     hit.known = root.position;
     Tree* tree = impl_->find_tree(tenant, root);
     if (tree == nullptr) return hit;
-    const Walk w = walk(&tree->top, ids);
+    const Walk w = walk(impl_->start_of(*tree, ids, from, true), ids);
     hit.known += w.known;
     hit.reason = w.known > 0 ? MissReason::kDiverged : MissReason::kUnknown;
     for (auto it = w.marked.rbegin(); it != w.marked.rend() && hit.state == nullptr; ++it) {
@@ -427,7 +482,7 @@ PrefixHit PrefixCache::find(const std::string& tenant, std::span<const int32_t> 
   };
   PrefixHit hit = look();
   if (impl_->options.fetch && hit.reason != MissReason::kNone &&
-      impl_->fetch_longer(tenant, ids, root, hit.length - (hit.state != nullptr ? root.position : 0))) {
+      impl_->fetch_longer(tenant, ids, root, from, hit.length - (hit.state != nullptr ? root.position : 0))) {
     const PrefixHit longer = look();
     if (longer.length >= hit.length) hit = longer;
   } else if (impl_->options.fetch && hit.reason == MissReason::kEvicted) {
@@ -440,8 +495,8 @@ PrefixHit PrefixCache::find(const std::string& tenant, std::span<const int32_t> 
 }
 
 void PrefixCache::put(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
-                      const PrefixRoot& root) {
-  impl_->insert(tenant, ids, std::move(state), root);
+                      const PrefixRoot& root, const PrefixMark* from, const PrefixMark* name) {
+  impl_->insert(tenant, ids, std::move(state), root, from, name);
 }
 
 void PrefixCache::erase(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root) {

@@ -1,6 +1,7 @@
 // PrefixCache: token prefix -> State, in memory: a radix tree a tenant over everything that was read, with states at
 // some of its positions. A lookup gives the longest prefix whose state is at hand, and why it is not longer.
 #pragma once
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -30,6 +31,15 @@ struct PrefixRoot {
   std::string name;
   int64_t position = 0;
   uint64_t hash = 0;
+};
+
+// SHA-256 of a root and the tokens behind it (PrefixHasher): what a prefix is called in the stores, and here.
+using PrefixDigest = std::array<uint8_t, 32>;
+
+struct PrefixMark {
+  int64_t position = 0;  // tokens, the root's included
+  uint64_t hash = 0;     // of their history
+  PrefixDigest digest{};
 };
 
 struct PrefixHit {
@@ -65,10 +75,14 @@ class PrefixCache {
 
   // `tenant`: whose; nothing is ever found across tenants. Counts as a use of the state.
   // With a root, `length` and `known` count its tokens too.
-  PrefixHit find(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root = {});
-  // The state has read exactly `ids` (position and history hash are checked: kInternal otherwise).
+  // `from`: a mark that the ids begin with. If its state was put under that name and is still here, only the tokens
+  // behind it are looked at, so that the cost does not grow with the conversation. The answer is the same.
+  PrefixHit find(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root = {},
+                 const PrefixMark* from = nullptr);
+  // The state has read exactly `ids` (position and history hash are checked: kInternal otherwise). `from`: as above;
+  // `name`: the mark of the ids themselves.
   void put(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
-           const PrefixRoot& root = {});
+           const PrefixRoot& root = {}, const PrefixMark* from = nullptr, const PrefixMark* name = nullptr);
   // Forgets one state, or all of a tenant.
   void erase(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root = {});
   void erase_tenant(const std::string& tenant);

@@ -8,6 +8,7 @@
 
 #include "krait/core/error.h"
 #include "krait/core/rng.h"
+#include "krait/serve/cache/state_key.h"
 #include "krait/serve/cache/test_state.h"
 
 namespace krait::serve {
@@ -93,6 +94,12 @@ class Model {
   int64_t order_ = 0;
 };
 
+PrefixMark mark_of(std::span<const int32_t> ids) {
+  PrefixHasher hasher;
+  hasher.add(ids);
+  return hasher.mark();
+}
+
 Ids random_ids(Rng& rng, uint64_t alphabet) {
   Ids ids(1 + rng.below(12));
   for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(alphabet));
@@ -130,13 +137,17 @@ void fuzz(uint64_t seed, int operations, int64_t budget) {
     const std::string tenant(1, static_cast<char>('a' + rng.below(3)));
     const Ids ids = random_ids(rng, 2 + rng.below(2));
     const uint64_t what = rng.below(100);
+    // With marks or without, of places that are known or not: the answers are the same.
+    const PrefixMark begin = mark_of(std::span(ids).first(rng.below(ids.size() + 1))), end = mark_of(ids);
+    const PrefixMark* from = rng.below(2) == 0 ? &begin : nullptr;
+    const PrefixMark* name = rng.below(2) == 0 ? &end : nullptr;
     model.expire(clock.steady());
     if (what < 40) {
-      cache.put(tenant, ids, test_state(ids, budget > 0 ? 4000 : 4));
+      cache.put(tenant, ids, test_state(ids, budget > 0 ? 4000 : 4), {}, from, name);
       model.put(tenant, ids, clock.steady());
       evict_as_many();
     } else if (what < 90) {
-      expect_same(cache.find(tenant, ids), model.find(tenant, ids, clock.steady()), ids);
+      expect_same(cache.find(tenant, ids, {}, from), model.find(tenant, ids, clock.steady()), ids);
     } else if (what < 94) {
       cache.expire();
       cache.erase(tenant, ids);
@@ -294,6 +305,47 @@ TEST(PrefixCache, SpillsAndFetches) {
   cache.put("t", b, test_state(b, 10'000));
   slower.clear();
   EXPECT_EQ(cache.find("u", a).length, 0);
+}
+
+// What was named is spilled under its name; a walk over its tokens finds it as well.
+TEST(PrefixCache, NamedStatesAreSpilledUnderTheirNames) {
+  TestClock clock;
+  std::map<std::string, State> slower;
+  PrefixCacheOptions options;
+  options.max_bytes = 100'000;
+  options.spill = [&](const std::string& key, const State& s) { slower.emplace(key, s); };
+  options.fetch = [&](const std::string& key) -> std::shared_ptr<const State> {
+    const auto it = slower.find(key);
+    return it == slower.end() ? nullptr : std::make_shared<State>(it->second);
+  };
+  PrefixCache cache(options, clock);
+  const Ids a = {1, 2, 3}, b = {1, 2, 3, 4}, c = {5};
+  const PrefixMark name_a = mark_of(a), name_b = mark_of(b);
+  cache.put("t", a, test_state(a, 10'000), {}, nullptr, &name_a);
+  cache.put("t", b, test_state(b, 10'000), {}, &name_a, &name_b);
+  cache.put("t", c, test_state(c, 10'000));
+  ASSERT_EQ(slower.size(), 1u);
+  EXPECT_EQ(slower.begin()->first, state_key("t", kTestModel, name_a.digest));
+  EXPECT_EQ(cache.find("t", a, {}, &name_a).reason, MissReason::kNone);
+  EXPECT_EQ(cache.find("t", b).length, 4);
+  cache.erase_tenant("t");
+  EXPECT_EQ(cache.stats().bytes, 0);
+}
+
+// The cost of a turn must not grow with the conversation: nodes before the mark are not even looked at.
+TEST(PrefixCache, NothingBeforeTheMarkIsLookedAt) {
+  TestClock clock;
+  PrefixCache cache({}, clock);
+  const Ids ids = {1, 2, 3, 4, 5};
+  const PrefixMark three = mark_of(std::span(ids).first(3)), five = mark_of(ids);
+  cache.put("t", std::span(ids).first(3), test_state(std::span(ids).first(3)), {}, nullptr, &three);
+  cache.put("t", ids, test_state(ids), {}, &three, &five);
+  const Ids other = {9, 9, 9, 4, 5, 6};  // not what the mark stands for: only a walk from there finds anything
+  EXPECT_EQ(cache.find("t", other, {}, &three).length, 5);
+  EXPECT_EQ(cache.find("t", other, {}, &five).length, 5);
+  EXPECT_EQ(cache.find("t", other).length, 0);
+  cache.erase("t", std::span(ids).first(3));
+  EXPECT_EQ(cache.find("t", ids, {}, &three).length, 5);  // the mark has gone: from the beginning
 }
 
 TEST(PrefixCache, ExpiredStatesAreTold) {

@@ -53,8 +53,8 @@ void PrefixHasher::add(std::span<const int32_t> ids) {
   hash_ = TokenHistory::extend(hash_, ids);
 }
 
-PrefixHasher::Digest PrefixHasher::digest() const {
-  Digest d{};
+PrefixDigest PrefixHasher::digest() const {
+  PrefixDigest d{};
   PrefixHasher end = *this;  // finishing spoils a context
   must(EVP_DigestFinal_ex(as_context(end.context_.get()), d.data(), nullptr));
   return d;
@@ -72,7 +72,7 @@ std::string store_key(const std::string& tenant, uint64_t model, std::string_vie
   return fmt::format("{}/{}", store_folder(tenant, model, kind), name);
 }
 
-std::string state_key(const std::string& tenant, uint64_t model, const PrefixHasher::Digest& digest) {
+std::string state_key(const std::string& tenant, uint64_t model, const PrefixDigest& digest) {
   std::string hex;
   for (const uint8_t b : digest) hex += fmt::format("{:02x}", b);
   return store_key(tenant, model, "s", hex);

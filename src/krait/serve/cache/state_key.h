@@ -1,7 +1,6 @@
 // Names and bytes of states in a Store: a state is found by whose it is, the model, and a SHA-256 of the tokens it has
 // read, and is believed only if checksum, model, position and history hash say the same.
 #pragma once
-#include <array>
 #include <chrono>
 #include <memory>
 #include <span>
@@ -17,8 +16,6 @@ namespace krait::serve {
 // Grows with the tokens, so that a prefix that is known already is not hashed again.
 class PrefixHasher {
  public:
-  using Digest = std::array<uint8_t, 32>;
-
   explicit PrefixHasher(const PrefixRoot& root = {});
   PrefixHasher(const PrefixHasher&);
   PrefixHasher& operator=(const PrefixHasher&);
@@ -26,9 +23,10 @@ class PrefixHasher {
   PrefixHasher& operator=(PrefixHasher&&) = default;
 
   void add(std::span<const int32_t> ids);
-  Digest digest() const;                          // of everything so far
+  PrefixDigest digest() const;                    // of everything so far
   int64_t position() const { return position_; }  // tokens so far, the root's included
   uint64_t hash() const { return hash_; }         // as TokenHistory::hash()
+  PrefixMark mark() const { return {position_, hash_, digest()}; }
 
  private:
   struct Free {
@@ -44,7 +42,7 @@ class PrefixHasher {
 std::string store_key(const std::string& tenant, uint64_t model, std::string_view kind, std::string_view name);
 std::string store_folder(const std::string& tenant, uint64_t model, std::string_view kind);
 
-std::string state_key(const std::string& tenant, uint64_t model, const PrefixHasher::Digest& digest);
+std::string state_key(const std::string& tenant, uint64_t model, const PrefixDigest& digest);
 
 // 1 .. 128 of [A-Za-z0-9_-]: ids of conversations and responses.
 bool is_id(std::string_view id);

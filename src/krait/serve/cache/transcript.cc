@@ -88,19 +88,25 @@ Transcript::Transcript() { begin_at({}); }
 void Transcript::begin_at(const PrefixRoot& new_root) {
   root = new_root;
   hasher = PrefixHasher(root);
-  ids.clear();
-  marks = {{root.position, root.hash, hasher.digest()}};
+  ids = {};
+  marks = {hasher.mark()};
   conversation.imported = root.position;
+}
+
+ConversationEnd Transcript::end(size_t n) const {
+  ConversationEnd e{ids.first(ids_to(marks[n]).size()), marks[n], root.position, {}, n == turns()};
+  if (n > 0) e.last_response = conversation.turns[n - 1].response_id;
+  return e;
 }
 
 void Transcript::cut(size_t turns) {
   conversation.turns.resize(turns);
   conversation.n_turns = turns;
   marks.resize(turns + 1);
-  ids.resize(static_cast<size_t>(marks.back().position - root.position));
+  ids = ids.first(static_cast<size_t>(marks.back().position - root.position));
   inherited = std::min(inherited, turns);
   hasher = PrefixHasher(root);
-  hasher.add(ids);
+  hasher.add(ids.span());
 }
 
 bool Transcript::apply(std::string_view record) {
@@ -122,10 +128,10 @@ bool Transcript::apply(std::string_view record) {
       t.answer = r.ids();
       if (!r.complete()) return false;
       for (const auto* part : {&t.prompt, &t.answer}) {
-        ids.insert(ids.end(), part->begin(), part->end());
+        ids.append(*part);
         hasher.add(*part);
       }
-      marks.push_back({hasher.position(), hasher.hash(), hasher.digest()});
+      marks.push_back(hasher.mark());
       conversation.turns.push_back(std::move(t));
       conversation.n_turns = turns();
       break;

@@ -7,25 +7,19 @@
 #include <vector>
 
 #include "krait/serve/cache/conversations.h"
+#include "krait/serve/cache/shared_ids.h"
 #include "krait/serve/cache/state_key.h"
 
 namespace krait::serve {
 
 struct Transcript {
-  // The end of a turn: what its state is called, and what it must be.
-  struct Mark {
-    int64_t position = 0;
-    uint64_t hash = 0;
-    PrefixHasher::Digest digest{};
-  };
-
   bool exists = false;
   Conversation conversation;
-  PrefixRoot root;           // of an imported conversation
-  size_t inherited = 0;      // turns that a fork begins with: their responses are the other conversation's
-  std::vector<int32_t> ids;  // of all turns
-  std::vector<Mark> marks;   // after 0, 1, … turns
-  PrefixHasher hasher;       // at the end
+  PrefixRoot root;                // of an imported conversation
+  size_t inherited = 0;           // turns that a fork begins with: their responses are the other conversation's
+  SharedIds ids;                  // of all turns
+  std::vector<PrefixMark> marks;  // after 0, 1, … turns: what their states are called, and what they must be
+  PrefixHasher hasher;            // at the end
 
   int64_t records = 0;
   uint64_t chain = 0;  // hash of all records: each one names it, so that none can be missing or out of place
@@ -33,9 +27,10 @@ struct Transcript {
   Transcript();
   size_t turns() const { return conversation.turns.size(); }
   // The ids up to a mark.
-  std::span<const int32_t> ids_to(const Mark& mark) const {
-    return std::span(ids).first(static_cast<size_t>(mark.position - root.position));
+  std::span<const int32_t> ids_to(const PrefixMark& mark) const {
+    return ids.span().first(static_cast<size_t>(mark.position - root.position));
   }
+  ConversationEnd end(size_t turns) const;
   // Takes in the next record. False, and nothing changed: it is none, or does not follow the last one.
   bool apply(std::string_view record);
   // Takes in records as far as they follow each other; how many.

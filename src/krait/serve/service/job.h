@@ -44,9 +44,11 @@ struct Job {
   std::unique_ptr<Conversations::Hold> hold;
   std::optional<std::string> forked;  // a conversation made for this request alone
   int64_t imported = 0;               // tokens before `all`, which only a state knows (Conversation::imported)
-  std::vector<int32_t> all;           // tokens of the conversation before, then of the input
-  int64_t before = 0;                 // of them, of the conversation
-  std::vector<int64_t> cuts;          // places in `all` between messages of the input
+  SharedIds all;                      // tokens of the conversation before, then of the input
+  // With a conversation: where it stood, and where it stands with the input read.
+  std::optional<PrefixMark> begin_mark, end_mark;
+  int64_t before = 0;         // of them, of the conversation
+  std::vector<int64_t> cuts;  // places in `all` between messages of the input
   PrefixHit hit;
   bool has_waited = false;  // for a reading: once is enough
 
@@ -62,7 +64,8 @@ struct Job {
     const Thread& t = request.thread;
     return t.conversation || t.previous_response || t.keep;
   }
-  int64_t prompt_tokens() const { return imported + std::ssize(all); }
+  std::span<const int32_t> prompt() const { return all.span().subspan(static_cast<size_t>(before)); }
+  int64_t prompt_tokens() const { return imported + std::ssize(all.span()); }
 };
 using JobPtr = std::shared_ptr<Job>;
 
@@ -70,7 +73,7 @@ using JobPtr = std::shared_ptr<Job>;
 struct Reading {
   std::string tenant;
   int64_t imported = 0;  // as in Job
-  std::vector<int32_t> ids;
+  SharedIds ids;
   std::shared_ptr<const State> from;  // has read the first of them; null: none
   bool urgent = false;                // somebody waits
   std::vector<JobPtr> jobs;           // that wait

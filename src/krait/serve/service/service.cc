@@ -318,18 +318,19 @@ std::shared_ptr<const State> Service::Impl::state(const std::string& tenant, con
   auto reading = std::make_shared<Reading>();
   PrefixHit hit;
   if (const Conversation c = conversations.get(tenant, id); c.imported == 0) {
-    reading->ids = c.ids(turns);
-    hit = cache.find(tenant, reading->ids);
+    reading->ids = SharedIds(c.ids(turns));
+    hit = cache.find(tenant, reading->ids.span());
   } else {  // only who holds it is told the states of an imported one
     const auto hold = conversations.hold(tenant, id, false);
+    const ConversationEnd end = hold->end();
     if (turns && *turns < hold->conversation().turns.size()) {
       throw ServeError(404, "state_not_found", "[state] an imported conversation has its last state: rewind it first");
     }
-    reading->ids = hold->conversation().ids();
-    reading->imported = hold->conversation().imported;
+    reading->ids = end.ids;
+    reading->imported = end.imported;
     hit = hold->find({});
   }
-  const int64_t all = reading->imported + std::ssize(reading->ids);
+  const int64_t all = reading->imported + std::ssize(reading->ids.span());
   if (all == 0) throw ServeError(404, "state_not_found", "[state] the conversation has read nothing yet");
   if (hit.state && hit.length == all) return hit.state;
   reading->tenant = tenant;

@@ -29,6 +29,8 @@ bool Service::Impl::deliver(const JobPtr& job, const GeneratedToken& token) {
 void Service::Impl::finish(const JobPtr& job, Result result) {
   if (result.error) return fail(job, fault(*job, result.error));
   const bool commits = job->hold != nullptr;
+  const bool read = job->prompt_end && job->hit.length < job->prompt_tokens();
+  if (commits && read && options.prefix_cache && job->imported == 0) keep_mark(job, job->prompt_end);
   std::optional<ServeError> cancelled;
   {
     const std::lock_guard lock(mutex);
@@ -39,11 +41,11 @@ void Service::Impl::finish(const JobPtr& job, Result result) {
   if (cancelled) return fail(job, std::move(*cancelled));
   Answer answer = answer_of(*job, result);
   const ChoiceEnd& choice = answer.choices.front();
-  std::vector<int32_t> ids = job->all;
-  ids.insert(ids.end(), choice.ids.begin(), choice.ids.end());
+  SharedIds ids = job->all;
+  ids.append(choice.ids);
   // A state behind a stop string has read too much, one amid a stop string of several tokens as well.
   std::shared_ptr<const State> end_state = std::move(result.generations.front().state);
-  if (end_state && end_state->position() != job->imported + std::ssize(ids)) end_state = nullptr;
+  if (end_state && end_state->position() != job->imported + std::ssize(ids.span())) end_state = nullptr;
   if (commits) {
     store_work.post([this, job, answer = std::move(answer), end_state = std::move(end_state)]() mutable {
       commit(job, std::move(answer), std::move(end_state));
@@ -52,7 +54,7 @@ void Service::Impl::finish(const JobPtr& job, Result result) {
   }
   if (options.prefix_cache && job->request.n == 1) {
     work.post([this, job, text = choice.text, ids = std::move(ids), end_state = std::move(end_state)] {
-      if (end_state) keep(job->request.tenant, ids, end_state);
+      if (end_state) keep(job->request.tenant, ids.span(), end_state);
       if (!job->request.input.messages.empty()) read_as_history(*job, text, ids, end_state);
     });
   }

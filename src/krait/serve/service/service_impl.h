@@ -55,9 +55,11 @@ struct Service::Impl {
   void find(const JobPtr& job);
   void look_up(Job& job);
   bool wait_for_reading(const JobPtr& job);  // under the lock
-  void keep(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state) const;
+  void keep(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
+            const PrefixMark* from = nullptr, const PrefixMark* name = nullptr) const;
+  void keep_mark(const JobPtr& job, std::shared_ptr<const State> state);  // within its prompt; on a worker, later
   void commit(const JobPtr& job, Answer answer, std::shared_ptr<const State> end_state);
-  void read_as_history(const Job& job, const std::string& answer, const std::vector<int32_t>& ids,
+  void read_as_history(const Job& job, const std::string& answer, const SharedIds& ids,
                        std::shared_ptr<const State> end_state);
   void add_reading(ReadingPtr reading);
   void requeue(std::vector<JobPtr> waited);

@@ -150,12 +150,11 @@ Request Service::Impl::engine_request(const JobPtr& job) {
                            : std::vector<int64_t>{};
   for (int64_t& m : q.marks) m -= have;
   q.on_mark = [this, job, keeps, total](std::shared_ptr<const State> state) {
-    const int64_t position = state->position();
-    if (position == total) job->prompt_end = state;
-    if (!keeps) return;
-    work.post([this, job, position, state = std::move(state)] {
-      keep(job->request.tenant, std::span(job->all).first(static_cast<size_t>(position)), state);
-    });
+    const bool at_end = state->position() == total;
+    if (at_end) job->prompt_end = state;
+    // The end of a conversation's turn is of use to nobody else: it is kept once the answer is there, so that the
+    // states that it pushes out to the disk do not hold up the first token.
+    if (keeps && !(at_end && job->hold)) keep_mark(job, std::move(state));
   };
   return q;
 }
@@ -268,7 +267,7 @@ Request Service::Impl::engine_request(const Reading& reading) {
 void Service::Impl::finish(const ReadingPtr& reading, Result result) {
   if (result.error) return end_reading(reading, nullptr, result.error);
   std::shared_ptr<const State> state = std::move(result.generations.front().state);
-  const int64_t all = reading->imported + std::ssize(reading->ids);
+  const int64_t all = reading->imported + std::ssize(reading->ids.span());
   if (state && state->position() == all) return end_reading(reading, std::move(state), nullptr);
   const std::lock_guard lock(mutex);  // stopped on the way: it goes on from there, later
   reading->engine.reset();
@@ -285,7 +284,7 @@ void Service::Impl::end_reading(const ReadingPtr& reading, std::shared_ptr<const
     jobs_waiting = std::exchange(reading->jobs, {});
   }
   work.post([this, reading, state, error, jobs_waiting] {
-    if (state && reading->imported == 0) keep(reading->tenant, reading->ids, state);
+    if (state && reading->imported == 0) keep(reading->tenant, reading->ids.span(), state);
     requeue(jobs_waiting);
     for (const auto& then : reading->then) then(state, error);
   });

@@ -22,6 +22,13 @@ bool begins_with(std::span<const int32_t> ids, std::span<const int32_t> beginnin
   return ids.size() >= beginning.size() && std::ranges::equal(ids.first(beginning.size()), beginning);
 }
 
+void go_on(Job& job, const ConversationEnd& end) {
+  job.imported = end.imported;
+  job.all = end.ids;
+  job.before = std::ssize(end.ids.span());
+  job.begin_mark = end.mark;
+}
+
 }  // namespace
 
 // ---- before the engine
@@ -52,13 +59,12 @@ void Service::Impl::open_conversation(Job& job) {
   const std::string& tenant = job.request.tenant;
   if (t.previous_response && t.discard) {  // only looked at
     const Conversations::Place place = conversations.find_response(tenant, *t.previous_response);
-    const Conversation c = conversations.get(tenant, place.conversation);
-    if (c.imported > 0) {
+    const ConversationEnd end = conversations.end(tenant, place);
+    if (end.imported > 0) {
       throw ServeError(400, "not_supported",
                        "[request] behind an imported state, nothing can be read without being kept", "store");
     }
-    job.all = c.ids(place.turns);
-    job.before = std::ssize(job.all);
+    go_on(job, end);
     return;
   }
   if (t.previous_response) {
@@ -67,21 +73,19 @@ void Service::Impl::open_conversation(Job& job) {
     // Named after the response: as unique, and the same again in a run that is repeated.
     job.hold = conversations.hold(tenant, t.conversation.value_or("conv_" + job.request.id), true);
   }
-  const Conversation& c = job.hold->conversation();
-  job.usage.behind = c.turns.empty() ? "" : c.turns.back().response_id;
+  const ConversationEnd end = job.hold->end();
+  job.usage.behind = end.last_response;
   if (t.behind && *t.behind != *job.usage.behind) {
     throw ServeError(409, "conversation_changed", "[serve] the conversation has gone on since");
   }
-  job.imported = c.imported;
-  job.all = c.ids();
-  job.before = std::ssize(job.all);
+  go_on(job, end);
 }
 
 // Behind the last response of a conversation it goes on; behind an earlier one, a new conversation does.
 void Service::Impl::hold_behind(Job& job, const std::string& response) {
   const std::string& tenant = job.request.tenant;
   const Conversations::Place place = conversations.find_response(tenant, response);
-  if (conversations.get(tenant, place.conversation).turns.size() == place.turns) {
+  if (conversations.end(tenant, place).is_last) {
     job.hold = conversations.hold(tenant, place.conversation, false);
     if (job.hold->conversation().turns.size() == place.turns) return;
     job.hold = nullptr;  // somebody was faster
@@ -105,7 +109,7 @@ void Service::Impl::tokenize(Job& job) const {
     prompt = tokenize_chat(tokenizer,
                            begins ? render_chat(*chat, input.messages) : render_continuation(*chat, input.messages));
   }
-  job.all.insert(job.all.end(), prompt.ids.begin(), prompt.ids.end());
+  job.all.append(prompt.ids);
   for (const int64_t c : prompt.cuts) job.cuts.push_back(job.before + c);
   const char* param = input.messages.empty() ? "prompt" : "messages";
   if (job.prompt_tokens() == 0) {
@@ -140,11 +144,12 @@ void Service::Impl::find(const JobPtr& job) {
 }
 
 void Service::Impl::look_up(Job& job) {
-  const auto prompt = std::span(job.all).subspan(static_cast<size_t>(job.before));
+  const PrefixMark* from = job.begin_mark ? &*job.begin_mark : nullptr;
   if (job.hold) {
-    job.hit = job.hold->find({prompt.begin(), prompt.end()});
+    job.hit = job.hold->find(job.prompt());
+    job.end_mark = job.hold->end_after(job.prompt());
   } else if (options.prefix_cache) {
-    job.hit = cache.find(job.request.tenant, job.all);
+    job.hit = cache.find(job.request.tenant, job.all.span(), {}, from);
   }
   if (!job.hit.state) job.hit.length = 0;
   if (job.hit.length < job.imported || job.hit.length > job.prompt_tokens()) {
@@ -159,8 +164,8 @@ bool Service::Impl::wait_for_reading(const JobPtr& job) {
   if (job->has_waited || job->imported > 0) return false;
   ReadingPtr best;
   for (const ReadingPtr& r : readings) {
-    if (r->tenant != job->request.tenant || r->imported > 0 || std::ssize(r->ids) <= job->hit.length) continue;
-    if (begins_with(job->all, r->ids) && (!best || r->ids.size() > best->ids.size())) best = r;
+    if (r->tenant != job->request.tenant || r->imported > 0 || std::ssize(r->ids.span()) <= job->hit.length) continue;
+    if (begins_with(job->all.span(), r->ids.span()) && (!best || r->ids.size() > best->ids.size())) best = r;
   }
   if (!best) return false;
   job->has_waited = true;
@@ -173,27 +178,36 @@ bool Service::Impl::wait_for_reading(const JobPtr& job) {
 // ---- after the engine
 
 // A cache that cannot take a state is no reason to fail anything.
-void Service::Impl::keep(const std::string& tenant, std::span<const int32_t> ids,
-                         std::shared_ptr<const State> state) const {
+void Service::Impl::keep(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
+                         const PrefixMark* from, const PrefixMark* name) const {
   try {
-    cache.put(tenant, ids, std::move(state));
+    cache.put(tenant, ids, std::move(state), {}, from, name);
   } catch (const std::exception& e) {
     if (probe.fault) probe.fault("prefix cache", e.what());
   }
+}
+
+void Service::Impl::keep_mark(const JobPtr& job, std::shared_ptr<const State> state) {
+  work.post([this, job, state = std::move(state)] {
+    const int64_t position = state->position();
+    const PrefixMark* from = job->begin_mark ? &*job->begin_mark : nullptr;
+    const PrefixMark* name = job->end_mark && position == job->end_mark->position ? &*job->end_mark : nullptr;
+    keep(job->request.tenant, job->all.span().first(static_cast<size_t>(position)), state, from, name);
+  });
 }
 
 void Service::Impl::commit(const JobPtr& job, Answer answer, std::shared_ptr<const State> end_state) {
   Turn turn;
   turn.response_id = job->request.id;
   turn.created = std::chrono::duration_cast<std::chrono::seconds>(clock.wall().time_since_epoch()).count();
-  turn.prompt.assign(job->all.begin() + job->before, job->all.end());
+  turn.prompt.assign(job->prompt().begin(), job->prompt().end());
   turn.answer = answer.choices.front().ids;
   turn.user = text_for_people(tokenizer, job->request.input);
   turn.assistant = answer.choices.front().text;
   auto reading = std::make_shared<Reading>();
   reading->tenant = job->request.tenant;
   reading->ids = job->all;
-  reading->ids.insert(reading->ids.end(), turn.answer.begin(), turn.answer.end());
+  reading->ids.append(turn.answer);
   reading->from = job->prompt_end;
   const bool has_end = end_state != nullptr;
   try {
@@ -211,15 +225,16 @@ void Service::Impl::commit(const JobPtr& job, Answer answer, std::shared_ptr<con
 
 // The next request of a chat sends the answer as text. Where that has other tokens than those that were generated,
 // they are read now, while the client thinks.
-void Service::Impl::read_as_history(const Job& job, const std::string& answer, const std::vector<int32_t>& ids,
+void Service::Impl::read_as_history(const Job& job, const std::string& answer, const SharedIds& ids,
                                     std::shared_ptr<const State> end_state) {
   try {
     auto reading = std::make_shared<Reading>();
     reading->tenant = job.request.tenant;
-    reading->ids = ids_with_answer(tokenizer, *chat, job.request.input.messages, answer);
-    const bool goes_on = reading->ids.size() > job.all.size() && begins_with(reading->ids, job.all);
-    if (!goes_on || (end_state && reading->ids == ids)) return;
-    reading->from = end_state && begins_with(reading->ids, ids) ? std::move(end_state) : job.prompt_end;
+    reading->ids = SharedIds(ids_with_answer(tokenizer, *chat, job.request.input.messages, answer));
+    const auto all = reading->ids.span();
+    const bool goes_on = all.size() > job.all.size() && begins_with(all, job.all.span());
+    if (!goes_on || (end_state && std::ranges::equal(all, ids))) return;
+    reading->from = end_state && begins_with(all, ids.span()) ? std::move(end_state) : job.prompt_end;
     add_reading(std::move(reading));
   } catch (...) {
     fault(job, std::current_exception());
@@ -232,7 +247,7 @@ void Service::Impl::add_reading(ReadingPtr reading) {
     const std::lock_guard lock(mutex);
     if (draining || stopping || readings.size() >= kMost) return;
     for (const ReadingPtr& r : readings)
-      if (r->tenant == reading->tenant && r->ids == reading->ids) return;
+      if (r->tenant == reading->tenant && std::ranges::equal(r->ids, reading->ids)) return;
     readings.push_back(std::move(reading));
   }
   wake();
