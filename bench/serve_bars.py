@@ -37,19 +37,43 @@ def early_and_late(name, times, bar):
     say(f"{name}: first token, last 20 of {len(times)} turns", f"{late:.1f} ms = {late / early:.2f}x", bar)
 
 
+def beside_each_other(name, turn, begin, n):
+    """Turns of the long conversation and turns 2 to 21 of new ones, by turns: a busy machine is as busy for both."""
+    late, early = [], []
+    for k in range(10):
+        new = begin(f"new{k}")
+        new(0)
+        for i in range(20):
+            late.append(turn(n + 20 * k + i))
+            early.append(new(1 + i))
+    for what, q in ("median", 0.5), ("quartile", 0.25):
+        x, y = (sorted(v)[int(q * len(v))] * 1e3 for v in (late, early))
+        say(f"{name}: turns {n}-{n + 200} beside turns 2-21, {what}", f"{x:.2f}, {y:.2f} ms = {x / y:.2f}x", "<= 1.2x")
+
+
 def turns(a):
     """1,000 turns: by conversation, by previous response, by plain history."""
     with tempfile.TemporaryDirectory() as folder:
         s = Server(a.krait, a.model, "--state-dir", folder, "--checkpoint-every", 100000)
         rng = random.Random(1)
-        times = [s.stream("/generate", prompt=words(rng, 12), conversation_id="long", max_tokens=8, seed=i)[0] for i in range(a.turns)]
-        early_and_late("conversation_id", times, "<= 1.2x")
-        times, previous = [], {}
-        for i in range(a.turns):
-            first, lines = s.stream("/v1/responses", model=s.model, input=words(rng, 12), max_output_tokens=8, seed=i, **previous)
-            times.append(first)
-            previous = {"previous_response_id": json.loads(lines[-1])["response"]["id"]}
-        early_and_late("previous_response_id", times, "<= 1.2x")
+
+        def by_conversation(name):
+            return lambda i: s.stream("/generate", prompt=words(rng, 12), conversation_id=name, max_tokens=8, seed=i)[0]
+
+        def by_response(_):
+            previous = {}
+
+            def turn(i):
+                first, lines = s.stream("/v1/responses", model=s.model, input=words(rng, 12), max_output_tokens=8, seed=i, **previous)
+                previous["previous_response_id"] = json.loads(lines[-1])["response"]["id"]
+                return first
+            return turn
+
+        for name, begin in ("conversation_id", by_conversation), ("previous_response_id", by_response):
+            turn = begin("long")
+            times = [turn(i) for i in range(a.turns)]
+            early_and_late(name, times, "<= 1.2x")
+            beside_each_other(name, turn, begin, a.turns)
         times, messages, extra, worst = [], [], 0, 0
         before = None
         for i in range(a.turns):
@@ -151,12 +175,17 @@ def load(a):
         return next(r["tokens_per_second"] for r in rows if r["test"] == tg)
     before = alone()
     s = Server(a.krait, a.model, "--slots", a.streams, "--queue", 1000)
+    idle = s.processor_seconds()
     r = bench_serve(a, s, "--streams", a.streams, "--duration", a.minutes * 60, "--prompts", "8,32", "--answers", "64,256")
+    server, client, span = s.processor_seconds() - idle, r["client_cpu_seconds"], r["seconds"]
     say(f"{a.streams} streams for {a.minutes:g} min: requests, failed", f"{r['requests']}, {r['failed']}", "0 failed")
     after = alone()
     bench = statistics.mean([before, after])
     say("tokens/s of the server, of `krait bench`", f"{r['tokens_per_second']:.0f}, {bench:.0f}")
     say("share", f"{100 * r['tokens_per_second'] / bench:.0f} %", ">= 85 %")
+    cpus = len(os.sched_getaffinity(0))
+    say(f"of {cpus} CPUs: server, load client", f"{100 * server / span / cpus:.0f} %, {100 * client / span / cpus:.0f} %", "the client shares them")
+    say("share of what the client left", f"{100 * r['tokens_per_second'] / bench / (1 - client / span / cpus):.0f} %")
     stop = threading.Event()
 
     def long_prompts():

@@ -2,6 +2,7 @@
 import atexit
 import http.client
 import json
+import os
 import pathlib
 import re
 import signal
@@ -106,6 +107,10 @@ class Server:
         """MiB."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def processor_seconds(self):
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def request(self, method, path, body=None, timeout=600):
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)

@@ -1,4 +1,6 @@
 // krait bench serve: load for a running server, and what its clients see of it.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -70,6 +72,7 @@ struct Summary {
   std::map<std::string, int64_t> errors;
   int64_t requests = 0, tokens = 0, prompt_tokens = 0, cached_tokens = 0;
   double seconds = 0;
+  double own_cpu = 0;  // seconds of processor time that the client took
 
   void add(const LoadResult& r) {
     requests += 1;
@@ -112,6 +115,15 @@ Summary drive(const Args& a) {
   return s;
 }
 
+double processor_seconds() {
+  rusage u{};
+  getrusage(RUSAGE_SELF, &u);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(u.ru_utime) + seconds(u.ru_stime);
+}
+
 ordered_json quantiles(const std::vector<double>& v) {
   return {{"p50", quantile(v, 0.5) * 1e3},
           {"p90", quantile(v, 0.9) * 1e3},
@@ -127,6 +139,7 @@ void print(const Args& a, const Summary& s) {
                        {"failed", failed},
                        {"errors", s.errors},
                        {"seconds", s.seconds},
+                       {"client_cpu_seconds", s.own_cpu},
                        {"tokens", s.tokens},
                        {"tokens_per_second", static_cast<double>(s.tokens) / s.seconds},
                        {"prompt_tokens", s.prompt_tokens},
@@ -147,6 +160,7 @@ void print(const Args& a, const Summary& s) {
   row("to the first token", s.first);
   row("between tokens", s.between);
   row("whole request", s.total);
+  std::printf("this client took %.1f s of processor time\n", s.own_cpu);
   for (const auto& [what, n] : s.errors) std::printf("%lld x %s\n", static_cast<long long>(n), what.c_str());
 }
 
@@ -182,7 +196,8 @@ void add_bench_serve(Command& bench) {
   c.run([a] {
     check(*a);
     if (a->model.empty()) fail_usage("[bench serve] --model is wanted: the name that GET /v1/models gives");
-    const Summary s = drive(*a);
+    Summary s = drive(*a);
+    s.own_cpu = processor_seconds();
     print(*a, s);
     return s.errors.empty() ? 0 : 1;
   });

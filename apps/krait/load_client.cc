@@ -76,7 +76,8 @@ class Connection {
       const ssize_t n = recv(fd_, buffer, sizeof buffer, 0);
       if (n > 0) {
         in_.append(buffer, static_cast<size_t>(n));
-        continue;
+        if (static_cast<size_t>(n) == sizeof buffer) continue;
+        break;  // poll() tells if there is more
       }
       if (n < 0 && errno == EAGAIN) break;
       lines(now);
@@ -88,9 +89,11 @@ class Connection {
 
   // The status line, then every line that begins with "data:". Chunk sizes stand on lines of their own.
   void lines(double now) {
-    for (size_t at = in_.find('\n'); at != std::string::npos && (result_.status < 400); at = in_.find('\n')) {
-      const std::string line = in_.substr(0, at);
-      in_.erase(0, at + 1);
+    size_t from = 0;
+    for (size_t at = in_.find('\n'); at != std::string::npos && result_.status < 400 && !ended_;
+         at = in_.find('\n', from)) {
+      const auto line = std::string_view(in_).substr(from, at - from);
+      from = at + 1;
       if (result_.status == 0) {
         const size_t space = line.find(' ');
         if (space != std::string::npos)
@@ -99,22 +102,36 @@ class Connection {
         event(line.substr(6), now);
       }
     }
+    in_.erase(0, from);
   }
 
-  void event(const std::string& data, double now) {
+  void event(std::string_view data, double now) {
     if (data.starts_with("[DONE]")) {
       done_ = true;
       return;
     }
+    if (is_plain_text(data)) return token(now);
     const auto j = nlohmann::json::parse(data, nullptr, false);
-    if (j.is_discarded() || j.contains("error")) return end(now, data);
+    if (j.is_discarded() || j.contains("error")) return end(now, std::string(data));
     if (const auto u = j.find("usage"); u != j.end() && u->is_object()) {
       result_.completion_tokens = u->value("completion_tokens", int64_t{0});
       result_.prompt_tokens = u->value("prompt_tokens", int64_t{0});
       result_.cached_tokens = (*u)["prompt_tokens_details"].value("cached_tokens", int64_t{0});
     }
     const auto& choices = j["choices"];
-    if (choices.empty() || choices[0].value("text", "").empty()) return;
+    if (!choices.empty() && !choices[0].value("text", "").empty()) token(now);
+  }
+
+  // An event with text and nothing else of interest, as nearly all are. The client shares the machine with what it
+  // measures, and need not parse them. Keys within a text would have their quotes escaped.
+  static bool is_plain_text(std::string_view data) {
+    constexpr std::string_view kText = "\"text\":\"";
+    const size_t at = data.find(kText);
+    return at != std::string_view::npos && data.substr(at + kText.size(), 1) != "\"" && data.ends_with('}') &&
+           data.find("\"usage\"") == std::string_view::npos && data.find("\"error\"") == std::string_view::npos;
+  }
+
+  void token(double now) {
     if (result_.first < 0) result_.first = now;
     result_.tokens.push_back(now);
   }

@@ -38,6 +38,16 @@ TEST(ReadRequest, GenerateHasItsOwnDefaults) {
   EXPECT_FALSE(read(Endpoint::kGenerate, {{"prompt", "x"}, {"store", false}}).requests[0].thread.keep);
 }
 
+TEST(EventText, IsTheDumpOfTheEvent) {
+  for (const char* text :
+       {"", "a word", "\"quoted\" \\", "line\n\ttab", "\xc3\xa4\xe2\x82\xac", "cut \xe2\x82", "\x7f\x01"}) {
+    const auto event = [](const std::string& t) {
+      return json{{"id", "x"}, {"choices", {{{"text", t}, {"index", 0}}}}, {"model", "\"m\""}};
+    };
+    EXPECT_EQ(EventText(event(EventText::kHere)).with(text), dump(event(text)));
+  }
+}
+
 // Without a temperature the filters change nothing, and the sampler refuses what has no effect.
 TEST(ReadRequest, GreedyNeedsNoFilters) {
   const auto s =
@@ -115,9 +125,9 @@ TEST(Dialect, TrapG7_TextThatIsNoUtf8IsStillJson) {
 TEST(Dialect, ResponseEvents) {
   const auto d = response_dialect(read(Endpoint::kResponse, {{"model", "m"}, {"input", "x"}}), "m");
   std::vector<json> events;
-  const Dialect::Emit emit = [&](const std::string& event, const json& data) {
-    EXPECT_EQ(event, data["type"]);
-    events.push_back(data);
+  const Dialect::Emit emit = [&](const std::string& event, const std::string& data) {
+    events.push_back(json::parse(data));
+    EXPECT_EQ(event, events.back()["type"]);
   };
   d->begin({}, emit);
   d->delta({.choice = 0, .token = 1, .text = "hel", .token_text = "hel", .logprobs = {}}, emit);

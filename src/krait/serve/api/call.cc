@@ -44,8 +44,8 @@ Call::Call(ApiContext& context, std::shared_ptr<const Asked> asked, KeyInfo key,
       dialect_(make_dialect(*asked_, context)),
       answers_(asked_->requests.size()),
       open_parts_(asked_->requests.size()) {
-  emit_ = [this](const std::string& event, const nlohmann::json& data) { add_event(event, dump(data)); };
-  if (!asked_->stream) emit_ = [](const std::string&, const nlohmann::json&) {};
+  emit_ = [this](const std::string& event, std::string data) { add_event(event, std::move(data)); };
+  if (!asked_->stream) emit_ = [](const std::string&, const std::string&) {};
 }
 
 void Call::start(const std::shared_ptr<Exchange>& exchange, size_t from) {

@@ -1,5 +1,6 @@
 // /v1/chat/completions: OpenAI's chats.
 #include <deque>
+#include <optional>
 
 #include "krait/serve/api/dialect.h"
 
@@ -22,7 +23,8 @@ class ChatDialect : public Dialect {
         choices_(static_cast<size_t>(n_)) {}
 
   void begin(const Usage&, const Emit& emit) override {
-    for (int64_t i = 0; i < n_; ++i) emit("", chunk(i, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr));
+    for (int64_t i = 0; i < n_; ++i)
+      emit("", dump(chunk(i, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr)));
   }
 
   void delta(const Delta& d, const Emit& emit) override {
@@ -36,8 +38,12 @@ class ChatDialect : public Dialect {
       c.logprobs.push_back(std::move(one));
       c.tokens += 1;
     }
-    if (d.text.empty()) return;
-    emit("", chunk(d.choice, {{"content", d.text}}, streams_ ? take(c, c.tokens) : json(), nullptr));
+    if (d.text.empty() || !streams_) return;
+    if (!wants_logprobs_) {
+      if (!c.plain) c.plain.emplace(chunk(d.choice, {{"content", EventText::kHere}}, nullptr, nullptr));
+      return emit("", c.plain->with(d.text));
+    }
+    emit("", dump(chunk(d.choice, {{"content", d.text}}, take(c, c.tokens), nullptr)));
   }
 
   void done(const Answer& a, const Emit& emit) override {
@@ -45,13 +51,13 @@ class ChatDialect : public Dialect {
       const std::string& rest = a.choices[i].last_text;
       const json delta = rest.empty() ? json::object() : json{{"content", rest}};
       const json logprobs = take(choices_[i], a.choices[i].ids.size());
-      emit("", chunk(static_cast<int64_t>(i), delta, logprobs, a.choices[i].finish_reason));
+      emit("", dump(chunk(static_cast<int64_t>(i), delta, logprobs, a.choices[i].finish_reason)));
     }
     if (!include_usage_) return;
     json last = frame("chat.completion.chunk");
     last["usage"] = usage_json(a.usage);
     last["krait"] = krait_json(a);
-    emit("", last);
+    emit("", dump(last));
   }
 
   json whole(const Answer& a) override {
@@ -71,8 +77,9 @@ class ChatDialect : public Dialect {
 
  private:
   struct Choice {
-    size_t tokens = 0, taken = 0;    // heard; told
-    std::deque<json> logprobs = {};  // of the tokens between: some may turn out to be part of a stop string
+    size_t tokens = 0, taken = 0;         // heard; told
+    std::optional<EventText> plain = {};  // without log probabilities
+    std::deque<json> logprobs = {};       // of the tokens between: some may turn out to be part of a stop string
   };
 
   // Of the tokens that were not told yet, up to token `end`; null without log probabilities.

@@ -1,5 +1,6 @@
 // /v1/completions: OpenAI's text completions.
 #include <deque>
+#include <optional>
 
 #include "krait/serve/api/dialect.h"
 #include "krait/serve/api/schema.h"
@@ -25,21 +26,25 @@ class CompletionDialect : public Dialect {
     Choice& c = choices_[static_cast<size_t>(d.choice)];
     if (wants_logprobs_) add(d, c);
     c.offset += characters(d.text);
-    if (d.text.empty()) return;
-    emit("", chunk(d.choice, d.text, streams_ ? take(c, c.tokens) : json(), nullptr));
+    if (d.text.empty() || !streams_) return;
+    if (!wants_logprobs_) {
+      if (!c.plain) c.plain.emplace(chunk(d.choice, EventText::kHere, nullptr, nullptr));
+      return emit("", c.plain->with(d.text));
+    }
+    emit("", dump(chunk(d.choice, d.text, take(c, c.tokens), nullptr)));
   }
 
   void done(const Answer& a, const Emit& emit) override {
     for (size_t i = 0; i < a.choices.size(); ++i) {
       const json logprobs = take(choices_[i], a.choices[i].ids.size());
-      emit("", chunk(static_cast<int64_t>(i), a.choices[i].last_text, logprobs, a.choices[i].finish_reason));
+      emit("", dump(chunk(static_cast<int64_t>(i), a.choices[i].last_text, logprobs, a.choices[i].finish_reason)));
     }
     if (!include_usage_) return;
     json last = frame();
     last["choices"] = json::array();
     last["usage"] = usage_json(a.usage);
     last["krait"] = krait_json(a);
-    emit("", last);
+    emit("", dump(last));
   }
 
   json whole(const Answer& a) override {
@@ -57,9 +62,10 @@ class CompletionDialect : public Dialect {
 
  private:
   struct Choice {
-    size_t offset = 0;               // characters of text so far
-    size_t tokens = 0, taken = 0;    // heard; told
-    std::deque<json> logprobs = {};  // of the tokens between: some may turn out to be part of a stop string
+    size_t offset = 0;                    // characters of text so far
+    size_t tokens = 0, taken = 0;         // heard; told
+    std::optional<EventText> plain = {};  // without log probabilities
+    std::deque<json> logprobs = {};       // of the tokens between: some may turn out to be part of a stop string
   };
 
   void add(const Delta& d, Choice& c) const {

@@ -39,6 +39,28 @@ json error_json(const ServeError& e) {
 
 std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
+EventText::EventText(const json& event) {
+  const std::string all = dump(event), here = dump(kHere);
+  const size_t at = all.find(here);
+  before_ = all.substr(0, at);
+  after_ = all.substr(at + here.size());
+}
+
+std::string EventText::with(const std::string& text) const {
+  const bool plain = std::ranges::all_of(text, [](char c) { return c >= ' ' && c < 0x7f && c != '"' && c != '\\'; });
+  std::string out;
+  out.reserve(before_.size() + after_.size() + text.size() + 2);
+  out += before_;
+  if (plain) {
+    out += '"';
+    out += text;
+    out += '"';
+  } else {
+    out += dump(text);
+  }
+  return out += after_;
+}
+
 std::unique_ptr<Dialect> make_dialect(const Asked& asked, const ApiContext& c) {
   switch (asked.endpoint) {
     case Endpoint::kGenerate:

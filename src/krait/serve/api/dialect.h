@@ -14,7 +14,7 @@ namespace krait::serve {
 // deltas and the answer alone: a stream that is run again emits the same events.
 class Dialect {
  public:
-  using Emit = std::function<void(const std::string& event, const nlohmann::json& data)>;
+  using Emit = std::function<void(const std::string& event, std::string data)>;
   virtual ~Dialect() = default;
 
   virtual void begin(const Usage&, const Emit&) {}
@@ -44,5 +44,16 @@ nlohmann::json krait_json(const Answer& answer);
 nlohmann::json error_json(const ServeError& error);
 // Text for JSON: bytes that are no characters become U+FFFD.
 std::string dump(const nlohmann::json& value);
+
+// Events that are alike but for one text: the rest is written once.
+class EventText {
+ public:
+  static constexpr const char* kHere = "\xEF\xB7\x90";  // U+FDD0, no character: stands for the text
+  explicit EventText(const nlohmann::json& event);
+  std::string with(const std::string& text) const;  // as dump() of the event with that text
+
+ private:
+  std::string before_, after_;
+};
 
 }  // namespace krait::serve

@@ -11,12 +11,12 @@ class GenerateDialect : public Dialect {
   bool ends_with_done_mark() const override { return false; }
 
   void delta(const Delta& d, const Emit& emit) override {
-    if (!d.text.empty()) emit("", {{"text", d.text}});
+    if (!d.text.empty()) emit("", piece_.with(d.text));
   }
 
   void done(const Answer& a, const Emit& emit) override {
-    if (!a.choices[0].last_text.empty()) emit("", {{"text", a.choices[0].last_text}});
-    emit("done", whole(a));
+    if (!a.choices[0].last_text.empty()) emit("", piece_.with(a.choices[0].last_text));
+    emit("done", dump(whole(a)));
   }
 
   json whole(const Answer& a) override {
@@ -33,6 +33,9 @@ class GenerateDialect : public Dialect {
             {"seed", a.seed},
             {"timing", std::move(timing)}};
   }
+
+ private:
+  const EventText piece_{json{{"text", EventText::kHere}}};
 };
 
 }  // namespace

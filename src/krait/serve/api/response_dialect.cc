@@ -91,7 +91,7 @@ class ResponseDialect : public Dialect {
   void event(const Emit& emit, const char* type, json data) {
     data["type"] = type;
     data["sequence_number"] = next_++;
-    emit(type, data);
+    emit(type, dump(data));
   }
 
   std::string id_, item_;
