@@ -47,6 +47,17 @@ struct Bounded {
     const double v = std::log1p(a.value);
     return {v, std::fabs(v), a.error / (1 + a.value) + kFunction * std::fabs(v)};
   }
+  friend Bounded sqrt(const Bounded& a) {
+    const double v = std::sqrt(a.value);
+    return {v, v, (v > 0 ? a.error / (2 * v) : 0) + kRoundings * v};
+  }
+  friend Bounded tanh(const Bounded& a) {
+    const double v = std::tanh(a.value);
+    return {v, std::fabs(v), a.error + kFunction * std::fabs(v)};
+  }
+  friend Bounded nearbyint(const Bounded& a) { return {std::nearbyint(a.value)}; }
+  friend double abs(const Bounded& a) { return std::fabs(a.value); }
+  explicit operator int64_t() const { return static_cast<int64_t>(value); }
   friend double real(const Bounded& a) { return a.value; }
   friend bool operator<(const Bounded& a, const Bounded& b) { return a.value < b.value; }
   friend bool operator>(const Bounded& a, const Bounded& b) { return a.value > b.value; }

@@ -30,7 +30,8 @@ namespace krait {
   X(mamba3_scan_grad)
 #define KRAIT_ISA_TRAINING_KERNELS(X) \
   X(mamba1_scan_grad)                 \
-  X(ssd_scan_grad)
+  X(ssd_scan_grad)                    \
+  X(mamba3_scan_grad)
 
 // Function types of the set's pointers.
 template <class F>

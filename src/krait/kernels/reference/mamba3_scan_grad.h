@@ -157,7 +157,7 @@ class Mamba3HeadGrad {
         dy_[at] = dout * mo * silu(z * mz);
         out_.out_norm[static_cast<size_t>(i)] += dy_[at] * unit;
         dy_[at] *= weight;
-        mean += dy_[at] * unit / static_cast<T>(P);
+        mean += dy_[at] * unit / T(static_cast<float>(P));
       }
       for (int64_t i = 0; i < P; ++i) {
         const size_t at = row + static_cast<size_t>(i);
@@ -263,7 +263,7 @@ class Mamba3HeadGrad {
     const T slope = f_.softplus_A ? sigmoid(v) : heavy * heavy;  // −dA / d dd_A
     const bool at_floor = real(g.A) == real(-T(f_.A_floor));
     p_.ddd_dt[out] += ddt;
-    p_.ddd_A[out] -= at_floor ? T(0) : g.dt * da * slope;
+    p_.ddd_A[out] += at_floor ? T(0) : -(g.dt * da * slope);
     p_.dtrap[out] += g.dt * (d.gamma - d.eta) * lambda * rest;
     out_.dt_bias += ddt;
   }
@@ -299,7 +299,7 @@ void mamba3_norm_grad(const Mamba3ScanGradParamsOf<T>& p, int64_t s, const std::
       }
       sums[static_cast<size_t>(n)] += sum * u[n] * scale;
       d[static_cast<size_t>(n)] = sum * weight[n];
-      mean += d[static_cast<size_t>(n)] * u[n] * scale / static_cast<T>(f.N);
+      mean += d[static_cast<size_t>(n)] * u[n] * scale / T(static_cast<float>(f.N));
     }
     for (int64_t n = 0; n < f.N; ++n) {
       dx[t * p.ldd + column + n] += scale * (d[static_cast<size_t>(n)] - u[n] * scale * mean);
