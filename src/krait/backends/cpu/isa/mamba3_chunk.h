@@ -1,5 +1,5 @@
-// How the gradients of the Mamba-3 scan cut a sequence: chunks of about 16 rows, a row being one rank of one token, and
-// the small dense products that a chunk is made of (spec/mamba.md §4.6, §4.7).
+// How the gradients of the Mamba-3 scan cut a sequence: chunks of about 16 rows, a row being one rank of one token
+// (spec/mamba.md §4.6, §4.7).
 #pragma once
 #include "krait/backends/cpu/isa/vec.h"
 #include "krait/kernels/mamba3_scan.h"
@@ -41,47 +41,5 @@ struct Mamba3Chunks {
 };
 
 constexpr int64_t kWindow = 8;  // chunks that are walked back between two sums over heads
-
-// C[m, 0 … NV vectors) = beta·C + Σ_k A[m·sm + k·sk]·B[k, …), M rows; k ascending. beta = 0: C is not read.
-template <int M, int NV>
-KRAIT_INLINE void product_tile(const float* A, int64_t sm, int64_t sk, int64_t K, const float* B, int64_t ldb,
-                               float beta, float* C, int64_t ldc) {
-  Vec c[M][NV];
-  KRAIT_UNROLL for (int m = 0; m < M; ++m) { KRAIT_UNROLL for (int v = 0; v < NV; ++v) c[m][v] = zero(); }
-  for (int64_t k = 0; k < K; ++k, A += sk, B += ldb) {
-    Vec b[NV];
-    KRAIT_UNROLL for (int v = 0; v < NV; ++v) b[v] = load(B + v * kLanes);
-    KRAIT_UNROLL for (int m = 0; m < M; ++m) {
-      const Vec a = broadcast(A + m * sm);
-      KRAIT_UNROLL for (int v = 0; v < NV; ++v) c[m][v] = fma(a, b[v], c[m][v]);
-    }
-  }
-  KRAIT_UNROLL for (int m = 0; m < M; ++m) {
-    KRAIT_UNROLL for (int v = 0; v < NV; ++v) {
-      float* at = C + m * ldc + v * kLanes;
-      store(at, beta == 0.0f ? c[m][v] : fma(load(at), set1(beta), c[m][v]));
-    }
-  }
-}
-
-template <int M, int NV>
-KRAIT_INLINE void product_rows(const float* A, int64_t sm, int64_t sk, int64_t rows, int64_t K, const float* B,
-                               int64_t ldb, float beta, float* C, int64_t ldc) {
-  int64_t m = 0;
-  for (; m + M <= rows; m += M) product_tile<M, NV>(A + m * sm, sm, sk, K, B, ldb, beta, C + m * ldc, ldc);
-  for (; m < rows; ++m) product_tile<1, NV>(A + m * sm, sm, sk, K, B, ldb, beta, C + m * ldc, ldc);
-}
-
-// C [rows, cols] = beta·C + A·B, B [K, cols], A's element (m, k) at m·sm + k·sk; cols a multiple of 16.
-static inline void product(const float* A, int64_t sm, int64_t sk, int64_t rows, int64_t K, const float* B, int64_t ldb,
-                           int64_t cols, float beta, float* C, int64_t ldc) {
-  int64_t v = 0;
-#ifdef __AVX512F__
-  for (; v + 64 <= cols; v += 64) product_rows<4, 4>(A, sm, sk, rows, K, B + v, ldb, beta, C + v, ldc);
-  for (; v < cols; v += 16) product_rows<8, 1>(A, sm, sk, rows, K, B + v, ldb, beta, C + v, ldc);
-#else
-  for (; v < cols; v += 16) product_rows<4, 2>(A, sm, sk, rows, K, B + v, ldb, beta, C + v, ldc);
-#endif
-}
 
 }  // namespace krait::KRAIT_ISA

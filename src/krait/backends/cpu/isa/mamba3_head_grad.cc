@@ -2,6 +2,7 @@
 
 #include "krait/backends/cpu/isa/matmul_pack.h"
 #include "krait/backends/cpu/isa/sincos.h"
+#include "krait/backends/cpu/isa/small_product.h"
 #include "krait/backends/cpu/workspace.h"
 
 namespace krait::KRAIT_ISA {
@@ -265,9 +266,10 @@ class Head {
   void advance(int64_t c, float* next) const {
     const float* S = base_ + o_.S + c * at_.Np * at_.Pp;
     const float decay = load_chunk(c);
-    for_vectors(at_.Np * at_.Pp, [&](int64_t i, auto lanes) { store(next + i, load(S + i, lanes), lanes); });
+    for_vectors(at_.Np * at_.Pp,
+                [&](int64_t i, auto lanes) { store(next + i, mul(load(S + i, lanes), set1(decay)), lanes); });
     const float* k = scale_tile(base_ + o_.k + c * at_.tile, lane(kLeave));
-    product(k, at_.L, 1, f_.N, at_.L, base_ + o_.X, at_.Pp, at_.Pp, decay, next, at_.Pp);
+    product(f_.N, at_.Pp, at_.L, {k, at_.L, 1}, base_ + o_.X, at_.Pp, true, next, at_.Pp);
   }
 
   void walk(int64_t c, float* parts) const {
@@ -278,29 +280,29 @@ class Head {
     float *dk = parts, *dq = parts + at_.tile, *WT = base_ + o_.WT;
     const float decay = load_chunk(c);
     // y of each row: from the state that enters and from the rows before, W being weights times q·k.
-    product(scale_tile(q, lane(kEnter)), 1, L, L, N, S, Pp, Pp, 0.0f, y, Pp);
-    product(q, 1, L, L, N, k, L, L, 0.0f, QK, L);
+    product(L, Pp, N, {scale_tile(q, lane(kEnter)), 1, L}, S, Pp, false, y, Pp);
+    product(L, L, N, {q, 1, L}, k, L, false, QK, L);
     weigh_pairs(c);
-    product(W, L, 1, L, L, X, Pp, Pp, 1.0f, y, Pp);
+    product(L, Pp, L, {W, L, 1}, X, Pp, true, y, Pp);
     walk_gate(c);
     // dX: from the rows after, and from the state that leaves.
-    product(W, 1, L, L, L, dy, Pp, Pp, 1.0f, dX, Pp);
-    product(scale_tile(k, lane(kLeave)), 1, L, L, N, dS, Pp, Pp, 1.0f, dX, Pp);
+    product(L, Pp, L, {W, 1, L}, dy, Pp, true, dX, Pp);
+    product(L, Pp, N, {scale_tile(k, lane(kLeave)), 1, L}, dS, Pp, true, dX, Pp);
     // dq and dk likewise, W being weights times dy·X.
     flip(dy, Pp, L, Pp, dyT, L);
     flip(X, Pp, L, Pp, XT, L);
-    product(dyT, 1, L, L, P, XT, L, L, 0.0f, XY, L);
+    product(L, L, P, {dyT, 1, L}, XT, L, false, XY, L);
     walk_pairs(c);
     flip(W, L, L, L, WT, L);
-    product(S, Pp, 1, N, P, dyT, L, L, 0.0f, dq, L);
+    product(N, L, P, {S, Pp, 1}, dyT, L, false, dq, L);
     dot_and_scale(dq, q, kEnter, kU);
-    product(k, L, 1, N, L, WT, L, L, 1.0f, dq, L);
-    product(dS, Pp, 1, N, P, XT, L, L, 0.0f, dk, L);
+    product(N, L, L, {k, L, 1}, WT, L, true, dq, L);
+    product(N, L, P, {dS, Pp, 1}, XT, L, false, dk, L);
     dot_and_scale(dk, k, kToEnd, kV);
     scale_lanes(dk, lane(kS), dk);
-    product(q, L, 1, N, L, W, L, L, 1.0f, dk, L);
+    product(N, L, L, {q, L, 1}, W, L, true, dk, L);
     walk_decays(c, decay, S);
-    product(scale_tile(q, lane(kEnter)), L, 1, N, L, dy, Pp, Pp, decay, dS, Pp);
+    product(N, Pp, L, {scale_tile(q, lane(kEnter)), L, 1}, dy, Pp, true, dS, Pp);
     walk_x(c);
     walk_keys(c, dk, dq);
     walk_angles(c, parts + 2 * at_.tile);
@@ -372,13 +374,15 @@ class Head {
   }
 
   // The decay of a token lies between the rows before it, and the state that enters, and the rows from it on, and the
-  // state that leaves: completes kDa. And kDs, by the state that leaves.
+  // state that leaves: completes kDa. And kDs, by the state that leaves. dS decays.
   void walk_decays(int64_t c, float decay, const float* S) const {
     Vec through = zero();
     for_vectors(f_.N * at_.Pp, [&](int64_t i, auto lanes) {
-      through = fma(load(S + i, lanes), load(base_ + o_.dS + i, lanes), through);
+      const Vec before = mul(load(base_ + o_.dS + i, lanes), set1(decay));
+      through = fma(load(S + i, lanes), before, through);
+      store(base_ + o_.dS + i, before, lanes);
     });
-    float leaving = decay * sum(through), entering = 0.0f;
+    float leaving = sum(through), entering = 0.0f;
     for (int64_t i = 0; i < count(c); ++i) {
       token(kDa)[i] += leaving;
       for (int64_t l = i * f_.R; l < (i + 1) * f_.R; ++l) {
