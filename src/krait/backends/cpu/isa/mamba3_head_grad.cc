@@ -151,7 +151,7 @@ class Head {
   enum { kS, kGamma, kEnter, kToEnd, kLeave, kAfter, kU, kV, kDs, kLaneArrays };
   enum { kDgamma, kDa, kDdt, kTokenArrays };
 
-  // The lookahead state before the first token.
+  // The look-ahead state before the first token.
   void initial_state(float* S) const {
     copy_in(p_.S_before + (w_.s * f_.H + w_.h) * f_.N * f_.P, f_.N, f_.P, at_.Pp, S);
     clear(S + f_.N * at_.Pp, (at_.Np - f_.N) * at_.Pp);

@@ -17,8 +17,7 @@ constexpr int kProductRows = 4, kProductVecs = 2;
 #endif
 
 template <int kRows, int kV>
-[[gnu::flatten]] static void product_tile(Factor a, const float* b, int64_t ldb, int64_t K, bool add, float* out,
-                                          int64_t ldo) {
+KRAIT_INLINE void product_tile(Factor a, const float* b, int64_t ldb, int64_t K, bool add, float* out, int64_t ldo) {
   Vec sums[kRows][kV];
   KRAIT_UNROLL for (int r = 0; r < kRows; ++r) {
     KRAIT_UNROLL for (int v = 0; v < kV; ++v) sums[r][v] = add ? load(out + r * ldo + v * kLanes) : zero();
