@@ -107,9 +107,22 @@ def state_file():
     for content in [t[2] for t in tensors] + [floats(0, 1, 2, 3)]:
         out += b"\0" * (-(len(out) + 24) % 64) + content
     whole = b"KRAITST\n" + struct.pack("<IIQ", 1, 0, 24 + len(out) + 8) + out
-    xxhash = ctypes.CDLL("libxxhash.so.0").XXH3_64bits
-    xxhash.restype, xxhash.argtypes = ctypes.c_uint64, [ctypes.c_char_p, ctypes.c_size_t]
-    return whole + struct.pack("<Q", xxhash(whole, len(whole)))
+    return whole + struct.pack("<Q", xxh3(whole))
+
+
+def xxh3(data):
+    function = ctypes.CDLL("libxxhash.so.0").XXH3_64bits
+    function.restype, function.argtypes = ctypes.c_uint64, [ctypes.c_char_p, ctypes.c_size_t]
+    return function(data, len(data))
+
+
+def token_shard():
+    """Two documents, 1 2 3 and 300 5, of which 2 and 5 are not to be learned (docs/formats.md)."""
+    def aligned(part):
+        return part + b"\0" * (-len(part) % 64)
+    payload = aligned(struct.pack("<3Q", 0, 3, 5)) + aligned(struct.pack("<5H", 1, 2, 3, 300, 5)) + b"\x0d"
+    header = b"KRAITTK\n" + struct.pack("<II6Q", 1, 16, 5, 2, 301, 0x1234, 1, xxh3(payload)) + bytes(56)
+    return header + struct.pack("<Q", xxh3(header)) + payload
 
 
 def unigram_json():
@@ -149,6 +162,7 @@ def main():
                         "weight_map": {"a": "two_tensors.safetensors", "b": "two_tensors.safetensors"}}).encode(),
         "three_tensors.pt": torch_file(),
         "conversation.state": state_file(),
+        "tokens.ktok": token_shard(),
         "unigram.json": json.dumps(unigram_json(), ensure_ascii=False, separators=(",", ":")).encode(),
     }
     folder.mkdir(parents=True, exist_ok=True)

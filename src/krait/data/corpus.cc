@@ -1,7 +1,6 @@
 #include "krait/data/corpus.h"
 
 #include <fmt/format.h>
-#include <glob.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -9,43 +8,13 @@
 
 #include "krait/core/error.h"
 #include "krait/data/shard_format.h"
+#include "krait/io/find_files.h"
 
 namespace krait::data {
-namespace {
-
-namespace fs = std::filesystem;
-
-std::vector<std::string> shards_of_folder(const std::string& folder) {
-  std::vector<std::string> files;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() == kShardSuffix) files.push_back(entry.path().string());
-  }
-  std::ranges::sort(files);
-  return files;
-}
-
-std::vector<std::string> matches_of(const std::string& pattern) {
-  glob_t found{};
-  const int rc = ::glob(pattern.c_str(), GLOB_ERR, nullptr, &found);
-  std::vector<std::string> files(found.gl_pathv, found.gl_pathv + found.gl_pathc);
-  ::globfree(&found);
-  if (rc != 0 && rc != GLOB_NOMATCH) throw Error(ErrorCode::kFailed, "[corpus] cannot read " + pattern);
-  std::ranges::sort(files);
-  return files;
-}
-
-std::vector<std::string> files_of(const std::string& place) {
-  std::error_code ec;
-  if (fs::is_directory(place, ec)) return shards_of_folder(place);
-  if (fs::exists(place, ec)) return {place};
-  return matches_of(place);
-}
-
-}  // namespace
-
 Corpus::Corpus(const std::vector<std::string>& places, Verify verify) {
   for (const std::string& place : places) {
-    const auto files = files_of(place);
+    const auto files =
+        io::find_files(place, false, [](const std::filesystem::path& p) { return p.extension() == kShardSuffix; });
     if (files.empty()) fail_data("[corpus] " + place + ": there are no shards (*.ktok)");
     for (const std::string& file : files) shards_.emplace_back(file, verify);
   }

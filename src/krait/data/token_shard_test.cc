@@ -42,6 +42,19 @@ TEST(TokenShard, KeepsDocumentsIdsAndMaskInBothWidths) {
   }
 }
 
+// Written by tests/make_fixtures.py from docs/formats.md.
+TEST(TokenShard, ReadsWhatTheDocumentedFormatSays) {
+  const TokenShard s(std::string(KRAIT_SOURCE_DIR) + "/tests/fixtures/tokens.ktok");
+  EXPECT_THAT(ids_of(s), testing::ElementsAre(1, 2, 3, 300, 5));
+  EXPECT_EQ(s.n_documents(), 2);
+  EXPECT_EQ(s.document_begin(1), 3);
+  EXPECT_EQ(s.vocab_size(), 301);
+  EXPECT_EQ(s.tokenizer_hash(), 0x1234u);
+  std::vector<float> weights(5);
+  s.read_weights(0, weights);
+  EXPECT_THAT(weights, testing::ElementsAre(1, 0, 1, 1, 0));
+}
+
 TEST(TokenShard, DocumentsAreNeverDivided) {
   const TestCorpus c({40, 40, 40, 300, 1}, 1000, 100);
   const Corpus corpus({c.place()});
