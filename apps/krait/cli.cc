@@ -21,8 +21,9 @@ Command& Command::positional(const std::string& name, std::string& target, const
   return *this;
 }
 
-Command& Command::positionals(const std::string& name, std::vector<std::string>& target, const std::string& help) {
-  app_->add_option(name, target, help)->required();
+Command& Command::positionals(const std::string& name, std::vector<std::string>& target, const std::string& help,
+                              bool required) {
+  app_->add_option(name, target, help)->required(required);
   return *this;
 }
 

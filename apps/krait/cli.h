@@ -20,7 +20,8 @@ class Command {
 
   Command subcommand(const std::string& name, const std::string& help);
   Command& positional(const std::string& name, std::string& target, const std::string& help, bool required = true);
-  Command& positionals(const std::string& name, std::vector<std::string>& target, const std::string& help);
+  Command& positionals(const std::string& name, std::vector<std::string>& target, const std::string& help,
+                       bool required = true);
   Command& option(const std::string& names, std::string& target, const std::string& help);
   Command& option(const std::string& names, int64_t& target, const std::string& help);
   Command& option(const std::string& names, double& target, const std::string& help);
@@ -64,6 +65,7 @@ void add_run(Command& root);
 void add_serve(Command& root);
 void add_state(Command& root);
 void add_tokenize(Command& root);
+void add_tokenizer(Command& root);
 void add_verify(Command& root);
 
 }  // namespace krait::cli
