@@ -156,6 +156,24 @@ TEST_F(CliTokenize, AnErrorLeavesNothingBehind) {
   EXPECT_THAT(krait(to_shards({path("a.txt")})).err, HasSubstr("exists already: shards would mix"));
 }
 
+TEST_F(CliTokenize, InterruptedItLeavesNothingBehind) {
+  const auto partial = [this] {
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+      if (entry.path().filename().string().starts_with(".out.partial")) return true;
+    }
+    return false;
+  };
+  Terminal terminal(to_shards({"-"}));
+  for (int i = 0; i < 20000 && !partial(); ++i) usleep(1000);
+  ASSERT_TRUE(partial());
+  usleep(200000);  // it waits for its input
+  terminal.kill(SIGINT);
+  EXPECT_TRUE(terminal.shows("krait: interrupted"));
+  EXPECT_EQ(terminal.wait(), 130);
+  EXPECT_FALSE(partial());
+  EXPECT_FALSE(fs::exists(path("out")));
+}
+
 TEST_F(CliTokenize, ATrainedTokenizerIsUsedByName) {
   std::string text;
   for (int i = 0; i < 300; ++i) text += "the model of the state, the state of the model\n";

@@ -111,7 +111,8 @@ class Krait:
     def run(self, arguments, data):
         with open(self.file, "wb") as f:
             f.write(data)
-        done = subprocess.run([self.program, "tokenize", *arguments, "-f", self.file], capture_output=True)
+        lossy = [] if "--decode" in arguments else ["--lossy-utf8"]  # there is text that is not UTF-8 on purpose
+        done = subprocess.run([self.program, "tokenize", *lossy, *arguments, "-f", self.file], capture_output=True)
         if done.returncode != 0:
             raise SystemExit(f"krait tokenize failed ({done.returncode}): {done.stderr.decode()}")
         return done.stdout

@@ -8,6 +8,7 @@
 #include "krait/io/find_files.h"
 #include "krait/io/json.h"
 #include "session.h"
+#include "terminal.h"
 
 namespace krait::cli {
 namespace {
@@ -79,7 +80,7 @@ bool DocumentReader::next_one(RawDocument& out) {
       name_ = files_.front() == "-" ? "standard input" : files_.front();
       lines_ = jsonl_ || is_lines(files_.front());
       line_ = 0;
-      stream_ = io::open_byte_stream(files_.front());
+      stream_ = io::open_byte_stream(files_.front(), Signals::check);
       reader_ = std::make_unique<io::LineReader>(*stream_);
       files_.pop_front();
       if (!lines_) {

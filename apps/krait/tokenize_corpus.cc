@@ -15,6 +15,7 @@
 #include "out_folder.h"
 #include "progress.h"
 #include "session.h"
+#include "terminal.h"
 
 namespace krait::cli {
 namespace {
@@ -172,6 +173,7 @@ int tokenize_corpus(const CorpusArgs& a) {
   const auto named = a.chat_template.empty() ? std::nullopt : std::optional(a.chat_template);
   const text::DocumentEncoder encoder(*t, text::choose_chat_template(*t, named), document_options(a, *t));
   const uint64_t hash = text::content_hash(*t);
+  const Signals signals;  // the reader looks at them: nothing is left behind
   data::ShardWriter writer(folder.create(),
                            {.vocab_size = t->vocab_size(), .tokenizer_hash = hash, .shard_tokens = a.shard_tokens});
   const Totals totals = write_shards(a, encoder, writer);

@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "krait/core/error.h"
 
@@ -23,7 +24,7 @@ std::string name_of(const std::string& path) { return path == "-" ? "standard in
 
 class File final : public ByteStream {
  public:
-  explicit File(const std::string& path) : name_(name_of(path)) {
+  File(const std::string& path, Poll poll) : name_(name_of(path)), poll_(std::move(poll)) {
     fd_ = path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd_ < 0) fail(std::strerror(errno));
     struct stat st{};
@@ -38,6 +39,7 @@ class File final : public ByteStream {
   size_t read(char* to, size_t bytes) override {
     ssize_t n = -1;
     do {
+      if (poll_) poll_();
       n = ::read(fd_, to, bytes);
     } while (n < 0 && errno == EINTR);
     if (n < 0) fail(std::strerror(errno));
@@ -52,6 +54,7 @@ class File final : public ByteStream {
     throw Error(ErrorCode::kFailed, "[read] cannot read " + name_ + ": " + why);
   }
   std::string name_;
+  Poll poll_;
   int fd_ = -1;
   int64_t consumed_ = 0;
 };
@@ -59,7 +62,7 @@ class File final : public ByteStream {
 // A file and what of it was read already.
 class Input {
  public:
-  explicit Input(const std::string& path) : file_(path) {
+  Input(const std::string& path, const Poll& poll) : file_(path, poll) {
     while (size_ < 4) {  // a pipe may give less than was asked for
       const size_t n = file_.read(buffer_.data() + size_, 4 - size_);
       if (n == 0) break;
@@ -174,8 +177,8 @@ class Zstd final : public ByteStream {
 
 }  // namespace
 
-std::unique_ptr<ByteStream> open_byte_stream(const std::string& path) {
-  auto in = std::make_unique<Input>(path);
+std::unique_ptr<ByteStream> open_byte_stream(const std::string& path, const Poll& poll) {
+  auto in = std::make_unique<Input>(path, poll);
   if (in->begins_with("\x1F\x8B")) return std::make_unique<Gzip>(std::move(in));
   if (in->begins_with("\x28\xB5\x2F\xFD")) return std::make_unique<Zstd>(std::move(in));
   return std::make_unique<Plain>(std::move(in));

@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "krait/io/atomic_file.h"
+
 namespace krait::io {
 
 class ByteStream {
@@ -17,8 +19,9 @@ class ByteStream {
   virtual int64_t consumed() const = 0;  // bytes of the file itself
 };
 
-// "-" is standard input. Throws kFailed, also on a folder.
-std::unique_ptr<ByteStream> open_byte_stream(const std::string& path);
+// "-" is standard input. `poll` is called before every read of the file and when a signal ends one; what it throws ends
+// the reading. Throws kFailed, also on a folder.
+std::unique_ptr<ByteStream> open_byte_stream(const std::string& path, const Poll& poll = {});
 
 // Everything, or one line without its newline (false at the end), through a buffer of its own.
 class LineReader {

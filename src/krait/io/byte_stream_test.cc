@@ -77,6 +77,21 @@ TEST(ByteStream, DamagedFilesAreRefused) {
   EXPECT_THAT(message_of(ErrorCode::kFailed, [&] { all_of(folder / "absent"); }), HasSubstr("cannot read"));
 }
 
+TEST(ByteStream, WhatThePollThrowsEndsTheReading) {
+  const TestFolder folder;
+  const std::string file = folder.write("f", some_text()).string();
+  int polls = 0;
+  const auto poll = [&polls] {
+    if (++polls == 3) throw Error(ErrorCode::kFailed, "enough");
+  };
+  EXPECT_EQ(message_of(ErrorCode::kFailed,
+                       [&] {
+                         const auto stream = open_byte_stream(file, poll);
+                         LineReader(*stream).rest();
+                       }),
+            "enough");
+}
+
 TEST(ByteStream, LinesOfAnyLength) {
   const TestFolder folder;
   const std::string longest(300000, 'x');
