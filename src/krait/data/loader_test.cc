@@ -2,11 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <xxhash.h>
 
 #include <algorithm>
+#include <array>
+#include <fstream>
 #include <set>
 
 #include "krait/data/permutation.h"
+#include "krait/data/shard_format.h"
 #include "krait/data/test_corpus.h"
 
 namespace krait::data {
@@ -189,6 +193,35 @@ TEST(Loader, TrapB9ResumedRunsSeeBitEqualBatches) {
       EXPECT_EQ(parts, batches[step].ids) << step;
     }
   }
+}
+
+// Trap B1: offsets beyond 32 bits. A shard of 2^32 + 100 tokens, all 0 (a hole in the file) but the last ten.
+TEST(Loader, TrapB1TokensBeyond32BitsAreFound) {
+  constexpr uint64_t kTokens = (uint64_t{1} << 32) + 100;
+  ShardHeader h{.n_tokens = kTokens, .n_documents = 2, .vocab_size = 100};
+  h.header_checksum = XXH3_64bits(&h, offsetof(ShardHeader, header_checksum));
+  const ShardLayout layout = shard_layout(h);
+  const std::array<uint64_t, 3> documents{0, kTokens - 9, kTokens};
+  const std::array<uint16_t, 10> last{10, 11, 12, 13, 14, 15, 16, 17, 18, 19};
+  const io::TestFolder folder;
+  const auto file = folder.write("big.ktok", {reinterpret_cast<const char*>(&h), sizeof h});
+  std::fstream out(file, std::ios::in | std::ios::out | std::ios::binary);
+  out.seekp(static_cast<std::streamoff>(layout.documents));
+  out.write(reinterpret_cast<const char*>(documents.data()), sizeof documents);
+  out.seekp(static_cast<std::streamoff>(layout.end - sizeof last));
+  out.write(reinterpret_cast<const char*>(last.data()), sizeof last);
+  out.close();
+  const Corpus corpus({file.string()}, Verify::kStructure);
+  const Loader windows(corpus, {.length = 1 << 20, .shuffle = false}),
+      packed(corpus, {.mode = LoaderMode::kPacked, .length = 1 << 20, .shuffle = false});
+  EXPECT_EQ(windows.epoch_samples(), 4096);
+  std::vector<int32_t> ids(10);
+  corpus.read_ids(static_cast<int64_t>(kTokens) - 10, ids);
+  EXPECT_THAT(ids, testing::ElementsAreArray(last));
+  const Batch b = packed.samples({0, packed.epoch_samples() - 1}, 1);  // the end of the first document, and the second
+  ASSERT_EQ(b.n_seqs(), 2);
+  EXPECT_EQ(b.targets[static_cast<size_t>(b.spans.offset[1]) - 1], 10);
+  EXPECT_THAT(std::vector(b.ids.end() - 8, b.ids.end()), testing::ElementsAre(11, 12, 13, 14, 15, 16, 17, 18));
 }
 
 TEST(Loader, FingerprintTellsOptionsAndDataApart) {
