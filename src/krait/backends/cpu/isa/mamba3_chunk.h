@@ -1,6 +1,7 @@
 // How the gradients of the Mamba-3 scan cut a sequence: chunks of about 16 rows, a row being one rank of one token
 // (spec/mamba.md §4.6, §4.7).
 #pragma once
+#include "krait/backends/cpu/isa/matmul_pack.h"
 #include "krait/backends/cpu/isa/vec.h"
 #include "krait/kernels/mamba3_scan.h"
 
@@ -41,5 +42,22 @@ struct Mamba3Chunks {
 };
 
 constexpr int64_t kWindow = 8;  // chunks that are walked back between two sums over heads
+
+// dst [cols, rows] = src [rows, cols]
+static inline void flip(const float* src, int64_t ld_src, int64_t rows, int64_t cols, float* dst, int64_t ld_dst) {
+  transpose(reinterpret_cast<const char*>(src), ld_src * 4, rows, cols, dst, ld_dst);
+}
+
+KRAIT_INLINE void clear(float* x, int64_t n) {
+  for_vectors(n, [&](int64_t i, auto lanes) { store(x + i, zero(), lanes); });
+}
+
+// out [N, L] = tile ⊙ weights [L], one a row
+KRAIT_INLINE void scale_rows(const float* tile, const float* weights, int64_t N, int64_t L, float* out) {
+  for (int64_t l = 0; l < L; l += kLanes) {
+    const Vec w = load(weights + l);
+    for (int64_t n = 0; n < N; ++n) store(out + n * L + l, mul(load(tile + n * L + l), w));
+  }
+}
 
 }  // namespace krait::KRAIT_ISA

@@ -1,131 +1,27 @@
 #include "krait/backends/cpu/isa/mamba3_head_grad.h"
 
-#include "krait/backends/cpu/isa/matmul_pack.h"
-#include "krait/backends/cpu/isa/sincos.h"
-#include "krait/backends/cpu/isa/small_product.h"
-#include "krait/backends/cpu/workspace.h"
+#include "krait/backends/cpu/isa/mamba3_head.h"
+#include "krait/backends/cpu/isa/scan_grad.h"
 
 namespace krait::KRAIT_ISA {
 namespace {
 
 constexpr float kPi = 3.14159265f;
 
-// dst [cols, rows] = src [rows, cols]
-void flip(const float* src, int64_t ld_src, int64_t rows, int64_t cols, float* dst, int64_t ld_dst) {
-  transpose(reinterpret_cast<const char*>(src), ld_src * 4, rows, cols, dst, ld_dst);
-}
-
-void clear(float* x, int64_t n) {
-  for_vectors(n, [&](int64_t i, auto lanes) { store(x + i, zero(), lanes); });
-}
-
-void add_to(float* to, const float* x, int64_t n) {
-  for_vectors(n, [&](int64_t i, auto lanes) { store(to + i, add(load(to + i, lanes), load(x + i, lanes)), lanes); });
-}
-
-// [rows, P] with zeros up to Pp <- [rows, P], and back
-void copy_in(const float* from, int64_t rows, int64_t P, int64_t Pp, float* to) {
-  clear(to, rows * Pp);
-  for (int64_t n = 0; n < rows; ++n) {
-    for_vectors(P, [&](int64_t i, auto lanes) { store(to + n * Pp + i, load(from + n * P + i, lanes), lanes); });
-  }
-}
-void copy_out(const float* from, int64_t rows, int64_t P, int64_t Pp, float* to) {
-  for (int64_t n = 0; n < rows; ++n) {
-    for_vectors(P, [&](int64_t i, auto lanes) { store(to + n * P + i, load(from + n * Pp + i, lanes), lanes); });
-  }
-}
-
-// Scratch of a task, in floats. What the way back needs of each chunk of the window is kept; the rest is of one chunk.
-struct Scratch {
-  explicit Scratch(const Mamba3Chunks& at) {
-    const auto next = [this](int64_t n) {
-      const int64_t here = size;
-      size += padded(n);
-      return here;
-    };
-    S = next(kWindow * at.Np * at.Pp);
-    k = next(kWindow * at.tile);
-    q = next(kWindow * at.tile);
-    cos = next(kWindow * at.Fp * at.L);
-    sin = next(kWindow * at.Fp * at.L);
-    rows = next(2 * at.L * at.Fp);
-    bias = next(2 * at.tile);
-    scaled = next(at.tile);
-    dS = next(at.Np * at.Pp);
-    for (int64_t* x : {&X, &dX, &y, &dy}) *x = next(at.L * at.Pp);
-    XT = next(at.L * at.Pp);
-    dyT = next(at.L * at.Pp);
-    D = next(at.tokens * at.L);
-    for (int64_t* x : {&W, &QK, &XY, &WT}) *x = next(at.L * at.L);
-    theta = next(at.Fp * at.L);
-    lanes = next(9 * at.L);
-    tokens = next(3 * at.tokens);
-    phase = next(at.Fp);
-  }
-  int64_t S, k, q, cos, sin;
-  int64_t rows, bias, scaled, dS, X, dX, y, dy, XT, dyT, D, W, QK, XY, WT, theta, lanes, tokens, phase;
-  int64_t size = 0;
-};
-
-class Head {
+class HeadGrad : public Mamba3Head {
  public:
-  Head(const Mamba3ScanGradParams& p, const Mamba3Chunks& at, const float* masks, const Mamba3Window& w)
-      : p_(p),
-        f_(p.f),
-        at_(at),
-        w_(w),
-        o_(at),
-        sum_(at),
-        before_(masks),
-        same_(masks + at.tokens * at.L),
-        t0_(p.f.spans.offset[w.s] + w.first * at.tokens),
-        end_(p.f.spans.offset[w.s + 1]),
-        group_(w.h / (p.f.H / p.f.G)),
-        base_(static_cast<float*>(task_workspace(static_cast<size_t>(o_.size) * sizeof(float)))) {
+  HeadGrad(const Mamba3ScanGradParams& p, const Mamba3Chunks& at, const float* masks, const Mamba3Window& w,
+           float* sums)
+      : Mamba3Head(p, at, w), sum_(at), sums_(sums), before_(masks), same_(masks + at.tokens * at.L) {
     const int64_t slot = f_.spans.slot[w.s];
     dphase_ = p.dphase + slot * p.dphase_stride + w.h * f_.F;
     dS_state_ = p.dS + slot * p.dS_stride + w.h * f_.N * f_.P;
     dk_state_ = p.dk + slot * p.dk_stride + w.h * f_.N;
     dx_state_ = p.dx_prev + slot * p.dx_prev_stride + w.h * f_.P;
-    float* bias = base_ + o_.bias;
-    clear(bias, 2 * at_.tile);
-    for (int64_t l = 0; l < at_.tokens * f_.R; ++l) {
-      const int64_t from = (w.h * f_.R + l % f_.R) * f_.N;
-      for (int64_t n = 0; n < f_.N; ++n) {
-        bias[n * at_.L + l] = f_.B_bias[from + n];
-        bias[at_.tile + n * at_.L + l] = f_.C_bias[from + n];
-      }
-    }
   }
 
-  // States before each chunk of the window, keys and turns of each; the state after the last where S_out says.
-  void forward(float* S_out) {
-    float* S = base_ + o_.S;
-    auto* phase = reinterpret_cast<int32_t*>(base_ + o_.phase);
-    if (w_.first == 0) {
-      initial_state(S);
-      for (int64_t f = 0; f < at_.Fp; ++f) {
-        phase[f] = f < f_.F ? p_.phase_before[(w_.s * f_.H + w_.h) * f_.F + f] : 0;
-      }
-    } else {
-      for_vectors(at_.Np * at_.Pp, [&](int64_t i, auto lanes) { store(S + i, load(w_.S + i, lanes), lanes); });
-      for_vectors(at_.Fp,
-                  [&](int64_t f, auto lanes) { store_phase(phase + f, load_phase(w_.phase + f, lanes), lanes); });
-    }
-    for (int64_t c = 0; c < w_.chunks; ++c) {
-      turn(c);
-      key(0, c, base_ + o_.k + c * at_.tile);
-      key(1, c, base_ + o_.q + c * at_.tile);
-      float* next = c + 1 < w_.chunks ? base_ + o_.S + (c + 1) * at_.Np * at_.Pp : S_out;
-      if (next != nullptr) advance(c, next);
-    }
-  }
-  const int32_t* phase() const { return reinterpret_cast<const int32_t*>(base_ + o_.phase); }
-
-  void back(float* parts, float* sums) {
+  void back(float* parts) {
     const Mamba3Parts part(at_);
-    sums_ = sums;
     copy_in(dS_state_, f_.N, f_.P, at_.Pp, base_ + o_.dS);
     for (int64_t c = w_.chunks - 1; c >= 0; --c) walk(c, parts + c * part.size);
     if (w_.first == 0) walk_initial_state();
@@ -133,145 +29,6 @@ class Head {
   }
 
  private:
-  const float* shared(int64_t c) const { return w_.shared + c * at_.shared; }
-  float gate(int64_t c, int64_t i, Mamba3Chunks::Gate g) const {
-    return shared(c)[at_.gates + (i * Mamba3Chunks::kGates + g) * f_.H + w_.h];
-  }
-  int64_t first_token(int64_t c) const { return t0_ + c * at_.tokens; }
-  int64_t count(int64_t c) const {  // tokens of the chunk
-    const int64_t left = end_ - first_token(c);
-    return left < at_.tokens ? left : at_.tokens;
-  }
-  bool last(int64_t c) const { return first_token(c) + at_.tokens >= end_; }
-  const float* mimo(const float* m, int64_t r) const { return m + (w_.h * f_.R + r) * f_.P; }
-  float* lane(int which) const { return base_ + o_.lanes + which * at_.L; }
-  float* token(int which) const { return base_ + o_.tokens + which * at_.tokens; }
-
-  // Numbers of rows: see load_chunk(), walk_pairs() and dot_and_scale(). Of tokens: gradients of γ, ln α and dt.
-  enum { kS, kGamma, kEnter, kToEnd, kLeave, kAfter, kU, kV, kDs, kLaneArrays };
-  enum { kDgamma, kDa, kDdt, kTokenArrays };
-
-  // The look-ahead state before the first token.
-  void initial_state(float* S) const {
-    copy_in(p_.S_before + (w_.s * f_.H + w_.h) * f_.N * f_.P, f_.N, f_.P, at_.Pp, S);
-    clear(S + f_.N * at_.Pp, (at_.Np - f_.N) * at_.Pp);
-    const float eta = gate(0, 0, Mamba3Chunks::kRest) * gate(0, 0, Mamba3Chunks::kDt);
-    for (int64_t r = 0; r < f_.R; ++r) {
-      const float* k = k_before(r);
-      for (int64_t n = 0; n < f_.N; ++n) {
-        const Vec weight = set1(eta * k[n]);
-        for_vectors(f_.P, [&](int64_t i, auto lanes) {
-          float* at = S + n * at_.Pp + i;
-          store(at, fma(scaled_x(r, x_before(), i, lanes), weight, load(at, lanes)), lanes);
-        });
-      }
-    }
-  }
-  const float* k_before(int64_t r) const { return p_.k_before + ((w_.s * f_.R + r) * f_.H + w_.h) * f_.N; }
-  const float* x_before() const { return p_.x_prev_before + (w_.s * f_.H + w_.h) * f_.P; }
-
-  // X^r = x ⊙ mimo_x[h, r]
-  template <class Lanes>
-  Vec scaled_x(int64_t r, const float* x, int64_t i, Lanes lanes) const {
-    const Vec v = load(x + i, lanes);
-    return f_.mimo_x == nullptr ? v : mul(v, load(mimo(f_.mimo_x, r) + i, lanes));
-  }
-
-  // Advances the phases over chunk c: its cosines and sines [Fp, L].
-  void turn(int64_t c) const {
-    auto* phase = reinterpret_cast<int32_t*>(base_ + o_.phase);
-    float *cos = base_ + o_.rows, *sin = cos + at_.L * at_.Fp;
-    clear(cos, 2 * at_.L * at_.Fp);
-    for (int64_t i = 0; i < count(c); ++i) {
-      const float* tanh = shared(c) + at_.tanh + i * at_.Fp;
-      const Vec dt = set1(gate(c, i, Mamba3Chunks::kDt));
-      for_vectors(at_.Fp, [&](int64_t f, auto lanes) {
-        const Vec turns = mul(mul(load(tanh + f, lanes), set1(0.5f)), dt);
-        const Phase now = add(load_phase(phase + f, lanes), phase_of_turns(turns));
-        store_phase(phase + f, now, lanes);
-        const SinCos v = sincos(now);
-        for (int64_t r = 0; r < f_.R; ++r) {
-          store(cos + (i * f_.R + r) * at_.Fp + f, v.cos, lanes);
-          store(sin + (i * f_.R + r) * at_.Fp + f, v.sin, lanes);
-        }
-      });
-    }
-    flip(cos, at_.Fp, at_.L, at_.Fp, base_ + o_.cos + c * at_.Fp * at_.L, at_.L);
-    flip(sin, at_.Fp, at_.L, at_.Fp, base_ + o_.sin + c * at_.Fp * at_.L, at_.L);
-  }
-
-  int64_t pair0(int64_t f) const { return f_.pairing == RotaryPairing::kHalves ? f : 2 * f; }
-  int64_t pair1(int64_t f) const { return f_.pairing == RotaryPairing::kHalves ? f_.N / 2 + f : 2 * f + 1; }
-
-  // The turned keys [Np, L] of chunk c; which: 0 k, 1 q.
-  void key(int64_t which, int64_t c, float* out) const {
-    const float* in = shared(c) + at_.keys + (which * f_.G + group_) * at_.tile;
-    const float* bias = base_ + o_.bias + which * at_.tile;
-    const float* weight = which == 0 ? f_.B_norm : f_.C_norm;
-    for (int64_t n = 0; n < f_.N; ++n) {
-      const Vec w = broadcast(weight + n);
-      for (int64_t l = n * at_.L; l < (n + 1) * at_.L; l += kLanes) {
-        store(out + l, fma(load(in + l), w, load(bias + l)));
-      }
-    }
-    const float *cos = base_ + o_.cos + c * at_.Fp * at_.L, *sin = base_ + o_.sin + c * at_.Fp * at_.L;
-    for (int64_t f = 0; f < f_.F; ++f) {
-      float *at0 = out + pair0(f) * at_.L, *at1 = out + pair1(f) * at_.L;
-      for (int64_t l = 0; l < at_.L; l += kLanes) {
-        const Vec u0 = load(at0 + l), u1 = load(at1 + l), co = load(cos + f * at_.L + l),
-                  si = load(sin + f * at_.L + l);
-        store(at0 + l, fnma(u1, si, mul(u0, co)));
-        store(at1 + l, fma(u0, si, mul(u1, co)));
-      }
-    }
-  }
-
-  // Of each row of chunk c: kS the weight s of its outer product, kGamma, kEnter the product of the α up to its token,
-  // kToEnd that of the α after it, kLeave that times s; and X [L, Pp]. Returns the product of all α.
-  float load_chunk(int64_t c) const {
-    clear(base_ + o_.lanes, kLaneArrays * at_.L);
-    clear(base_ + o_.X, at_.L * at_.Pp);
-    float enter = 1.0f, to_end = 1.0f;
-    for (int64_t i = 0; i < count(c); ++i) {
-      enter *= gate(c, i, Mamba3Chunks::kAlpha);
-      const float gamma = gate(c, i, Mamba3Chunks::kLambda) * gate(c, i, Mamba3Chunks::kDt);
-      const bool end = first_token(c) + i + 1 == end_;  // nothing looks back at its outer product
-      const float s = end ? gamma : gamma + gate(c, i + 1, Mamba3Chunks::kRest) * gate(c, i + 1, Mamba3Chunks::kDt);
-      const float* x = f_.x + (first_token(c) + i) * f_.ld + w_.h * f_.P;
-      for (int64_t r = 0, l = i * f_.R; r < f_.R; ++r, ++l) {
-        lane(kEnter)[l] = enter;
-        lane(kGamma)[l] = gamma;
-        lane(kS)[l] = s;
-        float* X = base_ + o_.X + l * at_.Pp;
-        for_vectors(f_.P, [&](int64_t j, auto lanes) { store(X + j, scaled_x(r, x, j, lanes), lanes); });
-      }
-    }
-    for (int64_t i = count(c) - 1; i >= 0; --i) {
-      for (int64_t l = i * f_.R; l < (i + 1) * f_.R; ++l) {
-        lane(kToEnd)[l] = to_end;
-        lane(kLeave)[l] = to_end * lane(kS)[l];
-      }
-      to_end *= gate(c, i, Mamba3Chunks::kAlpha);
-    }
-    return enter;
-  }
-
-  // scaled [N, L] = tile·(weights of lanes)
-  const float* scale_tile(const float* tile, const float* weights) const {
-    scale_lanes(tile, weights, base_ + o_.scaled);
-    return base_ + o_.scaled;
-  }
-
-  // State after chunk c.
-  void advance(int64_t c, float* next) const {
-    const float* S = base_ + o_.S + c * at_.Np * at_.Pp;
-    const float decay = load_chunk(c);
-    for_vectors(at_.Np * at_.Pp,
-                [&](int64_t i, auto lanes) { store(next + i, mul(load(S + i, lanes), set1(decay)), lanes); });
-    const float* k = scale_tile(base_ + o_.k + c * at_.tile, lane(kLeave));
-    product(f_.N, at_.Pp, at_.L, {k, at_.L, 1}, base_ + o_.X, at_.Pp, true, next, at_.Pp);
-  }
-
   void walk(int64_t c, float* parts) const {
     const int64_t L = at_.L, N = f_.N, P = f_.P, Pp = at_.Pp;
     const float *S = base_ + o_.S + c * at_.Np * Pp, *k = base_ + o_.k + c * at_.tile, *q = base_ + o_.q + c * at_.tile;
@@ -280,14 +37,14 @@ class Head {
     float *dk = parts, *dq = parts + at_.tile, *WT = base_ + o_.WT;
     const float decay = load_chunk(c);
     // y of each row: from the state that enters and from the rows before, W being weights times q·k.
-    product(L, Pp, N, {scale_tile(q, lane(kEnter)), 1, L}, S, Pp, false, y, Pp);
+    product(L, Pp, N, {scale_tile(q, lane(Of::kEnter)), 1, L}, S, Pp, false, y, Pp);
     product(L, L, N, {q, 1, L}, k, L, false, QK, L);
     weigh_pairs(c);
     product(L, Pp, L, {W, L, 1}, X, Pp, true, y, Pp);
     walk_gate(c);
     // dX: from the rows after, and from the state that leaves.
     product(L, Pp, L, {W, 1, L}, dy, Pp, true, dX, Pp);
-    product(L, Pp, N, {scale_tile(k, lane(kLeave)), 1, L}, dS, Pp, true, dX, Pp);
+    product(L, Pp, N, {scale_tile(k, lane(Of::kLeave)), 1, L}, dS, Pp, true, dX, Pp);
     // dq and dk likewise, W being weights times dy·X.
     flip(dy, Pp, L, Pp, dyT, L);
     flip(X, Pp, L, Pp, XT, L);
@@ -295,14 +52,14 @@ class Head {
     walk_pairs(c);
     flip(W, L, L, L, WT, L);
     product(N, L, P, {S, Pp, 1}, dyT, L, false, dq, L);
-    dot_and_scale(dq, q, kEnter, kU);
+    dot_and_scale(dq, q, Of::kEnter, Of::kU);
     product(N, L, L, {k, L, 1}, WT, L, true, dq, L);
     product(N, L, P, {dS, Pp, 1}, XT, L, false, dk, L);
-    dot_and_scale(dk, k, kToEnd, kV);
-    scale_lanes(dk, lane(kS), dk);
+    dot_and_scale(dk, k, Of::kToEnd, Of::kV);
+    scale_rows(dk, lane(Of::kS), N, L, dk);
     product(N, L, L, {q, L, 1}, W, L, true, dk, L);
     walk_decays(c, decay, S);
-    product(N, Pp, L, {scale_tile(q, lane(kEnter)), L, 1}, dy, Pp, true, dS, Pp);
+    product(N, Pp, L, {scale_tile(q, lane(Of::kEnter)), L, 1}, dy, Pp, true, dS, Pp);
     walk_x(c);
     walk_keys(c, dk, dq);
     walk_angles(c, parts + 2 * at_.tile);
@@ -318,7 +75,7 @@ class Head {
       for (int64_t i = 0; i < count(c); ++i) {
         const Vec same = load(same_ + i * at_.L + j);
         store(base_ + o_.D + i * at_.L + j, d = mul(d, set1(gate(c, i, Mamba3Chunks::kAlpha))));
-        const Vec w = fma(d, load(lane(kS) + j), mul(same, load(lane(kGamma) + j)));
+        const Vec w = fma(d, load(lane(Of::kS) + j), mul(same, load(lane(Of::kGamma) + j)));
         for (int64_t row = i * f_.R; row < (i + 1) * f_.R; ++row) {
           store(base_ + o_.W + row * at_.L + j, mul(w, load(base_ + o_.QK + row * at_.L + j)));
         }
@@ -333,9 +90,10 @@ class Head {
     for (int64_t i = count(c) - 1; i >= 0; --i) {
       Vec within = zero(), across = zero();
       for (int64_t j = 0; j < at_.L; j += kLanes) {
-        const Vec same = load(same_ + i * at_.L + j), d = load(base_ + o_.D + i * at_.L + j), s = load(lane(kS) + j);
-        const Vec w = fma(d, s, mul(same, load(lane(kGamma) + j)));
-        Vec ds = load(lane(kDs) + j), after = load(lane(kAfter) + j);
+        const Vec same = load(same_ + i * at_.L + j), d = load(base_ + o_.D + i * at_.L + j),
+                  s = load(lane(Of::kS) + j);
+        const Vec w = fma(d, s, mul(same, load(lane(Of::kGamma) + j)));
+        Vec ds = load(lane(Of::kDs) + j), after = load(lane(Of::kAfter) + j);
         for (int64_t at = i * f_.R * at_.L + j; at < (i + 1) * f_.R * at_.L; at += at_.L) {
           const Vec xy = load(base_ + o_.XY + at), dw = mul(load(base_ + o_.QK + at), xy);
           within = fma(dw, same, within);
@@ -343,19 +101,12 @@ class Head {
           after = fma(mul(dw, d), s, after);
           store(base_ + o_.W + at, mul(w, xy));
         }
-        store(lane(kDs) + j, ds);
-        store(lane(kAfter) + j, after);
+        store(lane(Of::kDs) + j, ds);
+        store(lane(Of::kAfter) + j, after);
         across = fma(after, load(before_ + i * at_.L + j), across);
       }
-      token(kDgamma)[i] = sum(within);
-      token(kDa)[i] = sum(across);
-    }
-  }
-
-  void scale_lanes(const float* tile, const float* weights, float* out) const {
-    for (int64_t l = 0; l < at_.L; l += kLanes) {
-      const Vec w = load(weights + l);
-      for (int64_t n = 0; n < f_.N; ++n) store(out + n * at_.L + l, mul(load(tile + n * at_.L + l), w));
+      token(Of::kDgamma)[i] = sum(within);
+      token(Of::kDa)[i] = sum(across);
     }
   }
 
@@ -384,15 +135,15 @@ class Head {
     });
     float leaving = sum(through), entering = 0.0f;
     for (int64_t i = 0; i < count(c); ++i) {
-      token(kDa)[i] += leaving;
+      token(Of::kDa)[i] += leaving;
       for (int64_t l = i * f_.R; l < (i + 1) * f_.R; ++l) {
-        leaving += lane(kV)[l] * lane(kS)[l];
-        lane(kDs)[l] += lane(kV)[l];
+        leaving += lane(Of::kV)[l] * lane(Of::kS)[l];
+        lane(Of::kDs)[l] += lane(Of::kV)[l];
       }
     }
     for (int64_t i = count(c) - 1; i >= 0; --i) {
-      for (int64_t l = i * f_.R; l < (i + 1) * f_.R; ++l) entering += lane(kU)[l];
-      token(kDa)[i] += entering;
+      for (int64_t l = i * f_.R; l < (i + 1) * f_.R; ++l) entering += lane(Of::kU)[l];
+      token(Of::kDa)[i] += entering;
     }
   }
 
@@ -501,8 +252,8 @@ class Head {
         store(base_ + o_.theta + f * at_.L + l, add(of_k, of_q));
       }
     }
-    add_to(sums_ + sum_.B_bias, dk, f_.N * at_.L);
-    add_to(sums_ + sum_.C_bias, dq, f_.N * at_.L);
+    add_row(sums_ + sum_.B_bias, dk, f_.N * at_.L);
+    add_row(sums_ + sum_.C_bias, dq, f_.N * at_.L);
   }
 
   // Sums the angles' gradients from the end of the sequence on: kDdt, and `angle` [tokens, Fp] of tanh(angle).
@@ -520,7 +271,7 @@ class Head {
         store(angle + i * at_.Fp + f, mul(v, dt), lanes);
         ddt = fma(v, load(tanh + f, lanes), ddt);
       });
-      token(kDdt)[i] = kPi * sum(ddt);
+      token(Of::kDdt)[i] = kPi * sum(ddt);
     }
   }
 
@@ -528,9 +279,9 @@ class Head {
   void walk_gates(int64_t c) const {
     for (int64_t i = count(c) - 1; i >= 0; --i) {
       float ds = 0.0f;
-      for (int64_t l = i * f_.R; l < (i + 1) * f_.R; ++l) ds += lane(kDs)[l];
+      for (int64_t l = i * f_.R; l < (i + 1) * f_.R; ++l) ds += lane(Of::kDs)[l];
       if (first_token(c) + i + 1 < end_) add_gates(c, i + 1, 0.0f, ds, 0.0f, 0.0f);
-      add_gates(c, i, token(kDgamma)[i] + ds, 0.0f, token(kDa)[i], token(kDdt)[i]);
+      add_gates(c, i, token(Of::kDgamma)[i] + ds, 0.0f, token(Of::kDa)[i], token(Of::kDdt)[i]);
     }
   }
 
@@ -574,17 +325,9 @@ class Head {
     add_gates(0, 0, 0.0f, deta, 0.0f, 0.0f);
   }
 
-  const Mamba3ScanGradParams& p_;
-  const Mamba3ScanParams& f_;
-  const Mamba3Chunks& at_;
-  const Mamba3Window& w_;
-  const Scratch o_;
   const Mamba3Sums sum_;
-  float* sums_ = nullptr;
+  float* const sums_;
   const float *const before_, *const same_;  // [tokens, L]
-  const int64_t t0_, end_;                   // first token of the window, end of the sequence
-  const int64_t group_;
-  float* const base_;
   float *dphase_, *dS_state_, *dk_state_, *dx_state_;
 };
 
@@ -599,9 +342,9 @@ void mamba3_masks(const Mamba3Chunks& at, int64_t R, float* masks) {
   }
 }
 
-void mamba3_window_forward(const Mamba3ScanGradParams& p, const Mamba3Chunks& at, const float* masks,
-                           const Mamba3Window& w, float* S_out, int32_t* phase_out) {
-  Head head(p, at, masks, w);
+void mamba3_window_forward(const Mamba3ScanGradParams& p, const Mamba3Chunks& at, const Mamba3Window& w, float* S_out,
+                           int32_t* phase_out) {
+  Mamba3Head head(p, at, w);
   head.forward(S_out);
   for_vectors(at.Fp,
               [&](int64_t f, auto lanes) { store_phase(phase_out + f, load_phase(head.phase() + f, lanes), lanes); });
@@ -609,9 +352,9 @@ void mamba3_window_forward(const Mamba3ScanGradParams& p, const Mamba3Chunks& at
 
 void mamba3_window_back(const Mamba3ScanGradParams& p, const Mamba3Chunks& at, const float* masks,
                         const Mamba3Window& w, float* parts, float* sums) {
-  Head head(p, at, masks, w);
+  HeadGrad head(p, at, masks, w, sums);
   head.forward(nullptr);
-  head.back(parts, sums);
+  head.back(parts);
 }
 
 }  // namespace krait::KRAIT_ISA

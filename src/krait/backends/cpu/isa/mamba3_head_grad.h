@@ -45,8 +45,8 @@ struct Mamba3Window {
 };
 
 // State after the window into S_out [Np, Pp] and phase_out [Fp].
-void mamba3_window_forward(const Mamba3ScanGradParams& p, const Mamba3Chunks& at, const float* masks,
-                           const Mamba3Window& w, float* S_out, int32_t* phase_out);
+void mamba3_window_forward(const Mamba3ScanGradParams& p, const Mamba3Chunks& at, const Mamba3Window& w, float* S_out,
+                           int32_t* phase_out);
 
 // Walks the window back: gradients of z, x, dd_dt, dd_A and trap; `parts` [chunks, Mamba3Parts]; adds to `sums`.
 // Between windows the gradient of the state stands in the state's own, dS and dphase.

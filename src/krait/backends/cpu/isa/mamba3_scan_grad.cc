@@ -5,8 +5,8 @@
 // heads share of its chunks; heads forward through the window, and back; what heads have in common, summed over them
 // in order. Which sequences go together never shows: each has windows and sums of its own.
 #include "krait/backends/cpu/isa/mamba3_head_grad.h"
-#include "krait/backends/cpu/isa/matmul_pack.h"
 #include "krait/backends/cpu/isa/ops.h"
+#include "krait/backends/cpu/isa/scan_grad.h"
 #include "krait/backends/cpu/workspace.h"
 
 namespace krait::KRAIT_ISA {
@@ -52,7 +52,7 @@ class Batch {
     for (int64_t w = 0; w + 1 < most; ++w) {
       share(w, 1);
       each_head(w, 1, [&](int64_t i, const Mamba3Window& window) {
-        mamba3_window_forward(p_, at_, base_ + masks_, window, state(i, w + 1, window.h), phase(i, w + 1, window.h));
+        mamba3_window_forward(p_, at_, window, state(i, w + 1, window.h), phase(i, w + 1, window.h));
       });
     }
     for (int64_t w = most - 1; w >= 0; --w) {
@@ -68,9 +68,6 @@ class Batch {
   }
 
  private:
-  static void clear(float* x, int64_t n) {
-    for_vectors(n, [&](int64_t i, auto lanes) { store(x + i, zero(), lanes); });
-  }
   int64_t length(int64_t i) const { return f_.spans.offset[s0_ + i + 1] - f_.spans.offset[s0_ + i]; }
   int64_t chunks(int64_t i) const { return (length(i) + at_.tokens - 1) / at_.tokens; }
   int64_t windows(int64_t i) const { return (chunks(i) + kWindow - 1) / kWindow; }
@@ -170,18 +167,8 @@ class Batch {
         store(scales + l, rsqrt(add(div(squares, set1(static_cast<float>(f_.N))), set1(f_.eps))));
       }
       for (int64_t l = n * f_.R; l < at_.L; ++l) scales[l] = 0.0f;
-      scale(tiles, scales);
+      scale_rows(tiles, scales, f_.N, at_.L, tiles);
     }
-  }
-  // tile [N, L] ·= weights of lanes
-  void scale(float* tile, const float* weights) const {
-    for (int64_t l = 0; l < at_.L; l += kLanes) {
-      const Vec w = load(weights + l);
-      for (int64_t j = 0; j < f_.N; ++j) store(tile + j * at_.L + l, mul(load(tile + j * at_.L + l), w));
-    }
-  }
-  static void flip(const float* src, int64_t ld_src, int64_t rows, int64_t cols, float* dst, int64_t ld_dst) {
-    transpose(reinterpret_cast<const char*>(src), ld_src * 4, rows, cols, dst, ld_dst);
   }
 
   // Chunk c: B, C and the angles from what the heads handed on; the norm weights' gradients of this chunk.
@@ -253,13 +240,9 @@ class Batch {
     for (int64_t i = 0; i < count_; ++i) {
       if (w >= windows(i)) continue;
       for (int64_t c = window_chunks(i, w) - 1; c >= 0; --c) {
-        add_to(base_ + norms_ + i * 2 * at_.Np, base_ + chunk_norms_ + (i * kWindow + c) * 2 * at_.Np, 2 * at_.Np);
+        add_row(base_ + norms_ + i * 2 * at_.Np, base_ + chunk_norms_ + (i * kWindow + c) * 2 * at_.Np, 2 * at_.Np);
       }
     }
-  }
-
-  static void add_to(float* to, const float* x, int64_t n) {
-    for_vectors(n, [&](int64_t i, auto lanes) { store(to + i, add(load(to + i, lanes), load(x + i, lanes)), lanes); });
   }
 
   // To the parameters, a sequence after the other.
@@ -272,8 +255,8 @@ class Batch {
     for (int64_t i = 0; i < count_; ++i) {
       if (length(i) == 0) continue;
       const float* norms = base_ + norms_ + i * 2 * at_.Np;
-      if (p_.dB_norm != nullptr) add_to(p_.dB_norm, norms, f_.N);
-      if (p_.dC_norm != nullptr) add_to(p_.dC_norm, norms + at_.Np, f_.N);
+      if (p_.dB_norm != nullptr) add_row(p_.dB_norm, norms, f_.N);
+      if (p_.dC_norm != nullptr) add_row(p_.dC_norm, norms + at_.Np, f_.N);
     }
   }
 
@@ -284,11 +267,11 @@ class Batch {
     if (p_.dC_bias != nullptr) add_bias(h, sums + sum_.C_bias, p_.dC_bias);
     for (int64_t r = 0; r < f_.R; ++r) {
       const int64_t to = (h * f_.R + r) * f_.P, from = r * at_.Pp;
-      if (p_.dmimo_x != nullptr) add_to(p_.dmimo_x + to, sums + sum_.mimo_x + from, f_.P);
-      if (p_.dmimo_z != nullptr) add_to(p_.dmimo_z + to, sums + sum_.mimo_z + from, f_.P);
-      if (p_.dmimo_o != nullptr) add_to(p_.dmimo_o + to, sums + sum_.mimo_o + from, f_.P);
+      if (p_.dmimo_x != nullptr) add_row(p_.dmimo_x + to, sums + sum_.mimo_x + from, f_.P);
+      if (p_.dmimo_z != nullptr) add_row(p_.dmimo_z + to, sums + sum_.mimo_z + from, f_.P);
+      if (p_.dmimo_o != nullptr) add_row(p_.dmimo_o + to, sums + sum_.mimo_o + from, f_.P);
     }
-    if (p_.dout_norm != nullptr) add_to(p_.dout_norm + h * f_.P, sums + sum_.out_norm, f_.P);
+    if (p_.dout_norm != nullptr) add_row(p_.dout_norm + h * f_.P, sums + sum_.out_norm, f_.P);
   }
 
   // dbias [R, N] of head h += tile [N, L], summed over the lanes of each rank
