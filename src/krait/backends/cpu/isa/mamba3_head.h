@@ -80,7 +80,7 @@ class Mamba3Head {
     }
   }
 
-  // States before each chunk of the window, keys and turns of each; the state after the last where S_out says.
+  // States before each chunk of the window, keys and turns of each; or, with S_out, the state after the last.
   void forward(float* S_out) {
     float* S = base_ + o_.S;
     auto* phase = reinterpret_cast<int32_t*>(base_ + o_.phase);
@@ -97,7 +97,7 @@ class Mamba3Head {
     for (int64_t c = 0; c < w_.chunks; ++c) {
       turn(c);
       key(0, c, base_ + o_.k + c * at_.tile);
-      key(1, c, base_ + o_.q + c * at_.tile);
+      if (S_out == nullptr) key(1, c, base_ + o_.q + c * at_.tile);
       float* next = c + 1 < w_.chunks ? base_ + o_.S + (c + 1) * at_.Np * at_.Pp : S_out;
       if (next != nullptr) advance(c, next);
     }
