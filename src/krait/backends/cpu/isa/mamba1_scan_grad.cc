@@ -10,8 +10,8 @@
 namespace krait::KRAIT_ISA {
 namespace {
 
-constexpr int64_t kBlock = 64;  // channels of a task
-constexpr int64_t kPiece = 16;  // tokens
+constexpr int64_t kBlock = 128;  // channels of a task
+constexpr int64_t kPiece = 16;   // tokens
 // A tile that walks: kRows n's times kVecs vectors.
 #ifdef __AVX512F__
 constexpr int kVecs = 4, kRows = 2;
@@ -33,8 +33,9 @@ struct Task {
 // Channels beyond the block's width are zero everywhere.
 using PerToken = float[kPiece][kBlock];
 struct Buffers {
-  alignas(64) PerToken dt, log_decay, input, dy, y;  // log_decay = dt·log2(e), input = dt·x
-  alignas(64) PerToken dinput, dstep;                // gradient of dt·x; Σ_n A·(gradient of dt·A)
+  alignas(64) PerToken log_decay, input;     // dt·log2(e), dt·x
+  alignas(64) PerToken dt, slope, gate, dy;  // d dt / d raw, σ(z), gradient of y before the gate
+  alignas(64) PerToken y, dinput, dstep;     // Σ_n C·h, gradient of dt·x, Σ_n A·(gradient of dt·A)
   alignas(64) float h[kPiece + 1][kRows][kVecs * kLanes], decay[kPiece][kRows][kVecs * kLanes];
   alignas(64) float dD[kBlock], ddt_bias[kBlock];
   float *states, *A, *g, *dA;  // [pieces][N][kBlock] at the starts of pieces; [N][kBlock]
@@ -47,31 +48,38 @@ struct Piece {
   int64_t t, n;
 };
 
-// dt before softplus.
-template <class Lanes>
-KRAIT_INLINE Vec raw_step(const Piece& c, int64_t i, int64_t e, Lanes lanes) {
-  const Mamba1ScanParams& f = c.k.p.f;
-  const Vec raw = load(f.dt + (c.t + i) * f.lddt + c.k.e + e, lanes);
-  return f.dt_bias != nullptr ? add(raw, load(f.dt_bias + c.k.e + e, lanes)) : raw;
+struct Step {
+  Vec dt, slope;  // slope: d dt / d raw
+};
+
+// softplus and its derivative, from one exponential; dt has the bits of softplus(raw).
+KRAIT_INLINE Step step_of(Vec raw) {
+  const Vec one = set1(1.0f), e = exp(sub(zero(), abs(raw)));
+  return {add(max(zero(), raw), log1p_unit(e)), div(select_less(raw, zero(), e, one), add(one, e))};
 }
 
+// dt·log2(e) and dt·x of the piece; for the way back also dt and its slope.
+template <bool kBack>
 [[gnu::flatten]] void begin(const Piece& c) {
   const Mamba1ScanParams& f = c.k.p.f;
+  const float* bias = f.dt_bias != nullptr ? f.dt_bias + c.k.e : nullptr;
+  const bool plus = f.softplus;
   Buffers& b = c.b;
   for (int64_t i = 0; i < c.n; ++i) {
-    const float* x = f.x + (c.t + i) * f.ldx + c.k.e;
+    const float *raw = f.dt + (c.t + i) * f.lddt + c.k.e, *x = f.x + (c.t + i) * f.ldx + c.k.e;
     for_vectors(c.k.width, [&](int64_t e, auto lanes) {
-      Vec dt = raw_step(c, i, e, lanes);
-      if (f.softplus) dt = softplus(dt);
-      dt = keep(dt, lanes);
-      store(b.dt[i] + e, dt);
-      store(b.log_decay[i] + e, mul(dt, set1(kLog2e)));
-      store(b.input[i] + e, mul(dt, load(x + e, lanes)));
+      Step step{load(raw + e, lanes), set1(1.0f)};
+      if (bias != nullptr) step.dt = add(step.dt, load(bias + e, lanes));
+      if (plus) step = step_of(step.dt);
+      step.dt = keep(step.dt, lanes);
+      store(b.log_decay[i] + e, mul(step.dt, set1(kLog2e)));
+      store(b.input[i] + e, mul(step.dt, load(x + e, lanes)));
+      if (kBack) store(b.dt[i] + e, step.dt), store(b.slope[i] + e, step.slope);
     });
   }
 }
 
-// What only the way back needs.
+// The gate, the gradient of what it lets through, and sums over n that begin.
 [[gnu::flatten]] void begin_back(const Piece& c) {
   const Mamba1ScanGradParams& p = c.k.p;
   Buffers& b = c.b;
@@ -80,7 +88,11 @@ KRAIT_INLINE Vec raw_step(const Piece& c, int64_t i, int64_t e, Lanes lanes) {
     const float* z = p.f.z != nullptr ? p.f.z + (c.t + i) * p.f.ldz + c.k.e : nullptr;
     for_vectors(c.k.width, [&](int64_t e, auto lanes) {
       Vec dy = load(dout + e, lanes);
-      if (z != nullptr) dy = mul(dy, silu(load(z + e, lanes)));
+      if (z != nullptr) {
+        const Vec v = load(z + e, lanes), gate = sigmoid(v);
+        store(b.gate[i] + e, gate);
+        dy = mul(dy, mul(v, gate));
+      }
       store(b.dy[i] + e, dy);
       store(b.y[i] + e, zero());
       store(b.dinput[i] + e, zero());
@@ -188,24 +200,29 @@ template <int kN>
   const Mamba1ScanGradParams& p = c.k.p;
   const Mamba1ScanParams& f = p.f;
   Buffers& b = c.b;
+  const float* of_D = f.D != nullptr ? f.D + c.k.e : nullptr;
   for (int64_t i = c.n - 1; i >= 0; --i) {
-    const int64_t t = c.t + i, e0 = c.k.e;
+    const int64_t t = c.t + i;
+    const float *of_x = f.x + t * f.ldx + c.k.e, *z = f.z != nullptr ? f.z + t * f.ldz + c.k.e : nullptr;
+    float *dx = p.dx + t * p.lddx + c.k.e, *ddt = p.ddt + t * p.ldddt + c.k.e;
     for_vectors(c.k.width, [&](int64_t e, auto lanes) {
-      const Vec x = load(f.x + t * f.ldx + e0 + e, lanes), dy = load(b.dy[i] + e), dinput = load(b.dinput[i] + e);
-      const Vec D = f.D != nullptr ? load(f.D + e0 + e, lanes) : zero();
-      float *dx = p.dx + t * p.lddx + e0 + e, *ddt = p.ddt + t * p.ldddt + e0 + e;
-      Vec draw = fma(x, dinput, load(b.dstep[i] + e));
-      if (f.softplus) draw = mul(draw, sigmoid(raw_step(c, i, e, lanes)));
-      store(ddt, add(load(ddt, lanes), draw), lanes);
-      store(dx, add(load(dx, lanes), fma(load(b.dt[i] + e), dinput, mul(D, dy))), lanes);
+      const Vec x = load(of_x + e, lanes), dy = load(b.dy[i] + e), dinput = load(b.dinput[i] + e);
+      const Vec D = of_D != nullptr ? load(of_D + e, lanes) : zero();
+      const Vec draw = mul(fma(x, dinput, load(b.dstep[i] + e)), load(b.slope[i] + e));
+      store(ddt + e, add(load(ddt + e, lanes), draw), lanes);
+      store(dx + e, add(load(dx + e, lanes), fma(load(b.dt[i] + e), dinput, mul(D, dy))), lanes);
       store(b.dD + e, fma(dy, x, load(b.dD + e)));
       store(b.ddt_bias + e, add(draw, load(b.ddt_bias + e)));
-      if (f.z == nullptr) return;
-      const Vec z = load(f.z + t * f.ldz + e0 + e, lanes), s = sigmoid(z),
-                dout = load(p.dy + t * p.lddy + e0 + e, lanes);
-      const Vec slope = mul(s, fma(z, sub(set1(1.0f), s), set1(1.0f))), y = fma(D, x, load(b.y[i] + e));
-      float* dz = p.dz + t * p.lddz + e0 + e;
-      store(dz, fma(mul(dout, y), slope, load(dz, lanes)), lanes);
+      store(b.y[i] + e, fma(D, x, load(b.y[i] + e)));
+    });
+    if (z == nullptr) continue;
+    const float* dout = p.dy + t * p.lddy + c.k.e;
+    float* dz = p.dz + t * p.lddz + c.k.e;
+    for_vectors(c.k.width, [&](int64_t e, auto lanes) {  // d silu / dz = σ·(1 + z·(1 − σ))
+      const Vec gate = load(b.gate[i] + e), one = set1(1.0f);
+      const Vec slope = mul(gate, fma(load(z + e, lanes), sub(one, gate), one));
+      const Vec dy = mul(load(dout + e, lanes), load(b.y[i] + e));
+      store(dz + e, fma(dy, slope, load(dz + e, lanes)), lanes);
     });
   }
 }
@@ -227,10 +244,9 @@ void walk_forward(const Task& k, Buffers& b) {
   copy_in(k, k.p.before + k.s * k.p.f.N * k.p.f.E + k.e, k.p.f.E, b.states);
   for (int64_t i = 0; i + 1 < k.pieces(); ++i) {
     const Piece c = piece_of(k, b, i);
-    begin(c);
-    for (int64_t n = 0; n < k.p.f.N; ++n) {
-      for (int64_t e = 0; e < k.width; e += kVecs * kLanes)
-        forward(c, n, e, b.states + i * size, b.states + (i + 1) * size);
+    begin<false>(c);
+    for (int64_t e = 0; e < k.width; e += kVecs * kLanes) {
+      for (int64_t n = 0; n < k.p.f.N; ++n) forward(c, n, e, b.states + i * size, b.states + (i + 1) * size);
     }
   }
 }
@@ -238,7 +254,7 @@ void walk_forward(const Task& k, Buffers& b) {
 void walk_back(const Piece& c, const float* before) {
   float* rows = c.k.rows + (c.t - c.k.first) * 2 * c.k.columns;
   memset(rows, 0, static_cast<size_t>(c.n * 2 * c.k.columns) * 4);
-  begin(c);
+  begin<true>(c);
   begin_back(c);
   for (int64_t e = 0; e < c.k.width; e += kVecs * kLanes) {
     int64_t n = 0;

@@ -174,10 +174,10 @@ constexpr float kLeast = 0x1p-96f;  // a decay below is as good as zero, and its
   const SsdScanParams& f = k.p.f;
   const int64_t columns = k.z.columns, size = f.P * columns, chunks = ceil_div(k.length, kChunk);
   const float* B = f.B + k.h0 / (f.H / f.G) * f.N;
-  memset(b.states, 0, static_cast<size_t>(k.heads * chunks * size) * 4);  // also columns beyond N
   for (int64_t j = 0; j < k.heads; ++j) {
-    transpose_rows(k.p.before + (k.s * f.H + k.h0 + j) * f.N * f.P, f.P, f.N, f.P, b.states + j * chunks * size,
-                   columns);
+    float* first = b.states + j * chunks * size;
+    memset(first, 0, static_cast<size_t>(size) * 4);  // also columns beyond N
+    transpose_rows(k.p.before + (k.s * f.H + k.h0 + j) * f.N * f.P, f.P, f.N, f.P, first, columns);
   }
   Steps steps;
   for (int64_t i = 0; i + 1 < chunks; ++i) {
@@ -185,12 +185,10 @@ constexpr float kLeast = 0x1p-96f;  // a decay below is as good as zero, and its
     copy_rows(c, B, f.ldb, b.B);
     for (int64_t j = 0; j < k.heads; ++j) {
       const float* S = b.states + (j * chunks + i) * size;
-      float* next = b.states + (j * chunks + i + 1) * size;
       time_steps(c, k.h0 + j, steps);
       scale_inputs(c, k.h0 + j, steps);
-      const Vec all = set1(steps.all);
-      for (int64_t e = 0; e < size; e += kLanes) store(next + e, mul(all, load(S + e)));
-      product(f.P, columns, kChunk, {b.Xs, 1, k.z.channels}, b.B, columns, true, next, columns);
+      product(f.P, columns, kChunk, {b.Xs, 1, k.z.channels}, b.B, columns, Start{S, steps.all},
+              b.states + (j * chunks + i + 1) * size, columns);
     }
   }
 }
@@ -202,8 +200,8 @@ void lower_product(const Chunk& c, const float* a, int64_t lda, const float* bt,
   }
 }
 
-// rows [n][ld] += part [n][columns];  dots[i] = part_i · with_i
-[[gnu::flatten]] void add_part(const Chunk& c, const float* with, float* rows, float* dots) {
+// rows [n][2·columns] += part [n][columns], or = if they are new;  dots[i] = part_i · with_i
+[[gnu::flatten]] void add_part(const Chunk& c, const float* with, bool is_new, float* rows, float* dots) {
   const int64_t columns = c.k.z.columns;
   for (int64_t i = 0; i < c.n; ++i) {
     Vec dot = zero();
@@ -211,21 +209,15 @@ void lower_product(const Chunk& c, const float* a, int64_t lda, const float* bt,
     for (int64_t e = 0; e < columns; e += kLanes) {
       const Vec v = load(c.b.part + i * columns + e);
       dot = fma(v, load(with + i * columns + e), dot);
-      store(row + e, add(load(row + e), v));
+      store(row + e, is_new ? v : add(load(row + e), v));
     }
     dots[i] = sum(dot);
   }
 }
 
-// <S, g>; then g <- all·g.
-[[gnu::flatten]] float decay_gradient(const float* S, float* g, int64_t size, float all) {
+[[gnu::flatten]] float dot_product(const float* a, const float* b, int64_t n) {  // n in whole vectors
   Vec dot = zero();
-  const Vec scale = set1(all);
-  for (int64_t e = 0; e < size; e += kLanes) {
-    const Vec v = mul(scale, load(g + e));
-    dot = fma(v, load(S + e), dot);
-    store(g + e, v);
-  }
+  for (int64_t e = 0; e < n; e += kLanes) dot = fma(load(a + e), load(b + e), dot);
   return sum(dot);
 }
 
@@ -336,15 +328,15 @@ void walk_back(const Chunk& c, int64_t j) {
   scale_outputs(c, h, steps, c.k.sums + 2 * p.f.H + h * P);
   // through the state before the chunk, and through the one after it
   product(c.n, columns, P, {b.dYs, c.k.z.channels, 1}, S, columns, false, b.part, columns);
-  add_part(c, b.C, dC, u);
+  add_part(c, b.C, j == 0, dC, u);
   product(c.n, columns, P, {b.Xs, c.k.z.channels, 1}, g, columns, false, b.part, columns);
-  add_part(c, b.B, dB, w);
+  add_part(c, b.B, j == 0, dB, w);
   product(P, kChunk, p.f.N, {g, columns, 1}, b.Bt, kChunk, false, b.dXt, kChunk);
   for (int64_t e = 0; e < P * kChunk; e += kLanes) {
     store(b.dXt + e, mul(load(b.dXt + e), load(steps.to_end + e % kChunk)));
   }
-  const float rho = decay_gradient(S, g, size, steps.all);
-  product(P, columns, c.n, {b.dYs, 1, c.k.z.channels}, b.C, columns, true, g, columns);
+  const float rho = steps.all * dot_product(S, g, size);
+  product(P, columns, c.n, {b.dYs, 1, c.k.z.channels}, b.C, columns, Start{g, steps.all}, g, columns);
   // within the chunk
   lower_product(c, dy, p.lddy, b.Xt, P, b.YX);
   weigh(c, steps);
@@ -366,7 +358,6 @@ void run(const Task& k) {
     k.sums[h] = k.sums[f.H + h] = 0.0f;
     memset(k.sums + 2 * f.H + h * f.P, 0, static_cast<size_t>(f.P) * 4);
   }
-  memset(k.rows, 0, static_cast<size_t>(k.length * 2 * columns) * 4);
   walk_forward(k, b);
   float* dstate = p.dstate + f.spans.slot[k.s] * p.dstate_stride + k.h0 * f.N * f.P;
   memset(b.g, 0, static_cast<size_t>(k.heads * size) * 4);  // also columns beyond N
