@@ -1,9 +1,10 @@
 // The scans forward and their gradients, one sequence at the sizes of 12M and 130M (Mamba-3: 187M) models: time of a
-// token and layer, and what share of the time goes into the arithmetic that the gradients cannot do without.
+// token and layer, and the share of the arithmetic peak that the counted instructions reach.
 //   scan_grad_bench [threads [rounds]]
 #include <fmt/format.h>
 
 #include <limits>
+#include <memory>
 
 #include "bench/bench.h"
 #include "krait/core/seq_spans.h"
@@ -78,13 +79,14 @@ void add_cases(std::vector<Case>& cases, const KernelSet& set, const Exec& exec,
   }
 }
 
-// Instructions of the multiply-add units for an element of the state and a token. Mamba-1: 2^x takes 9, forward 12, and
+// Instructions of the multiply-add units for an element of the state and a token. Mamba-1: 2^x takes 9, forward 13, and
 // the gradients walk forward twice and back with 8. Mamba-2: 3 forward; the gradients in chunks of 32 tokens 5 products
-// with the state, and 24 of 32 token pairs of each of 5 products within the chunk, of which one serves two heads.
-double instructions(const Size& s, bool gradients) {
-  if (!s.ssd) return gradients ? 2 * 12 + 1 + 8 : 13;
+// with the state, and within the chunk 5 products over pairs of tokens, of which one serves two heads; in whole vectors
+// a token has (32 + lanes) / 2 partners.
+double instructions(const Size& s, double lanes, bool gradients) {
+  if (!s.ssd) return gradients ? 12 + 13 + 8 : 13;
   const auto N = static_cast<double>(s.N), P = static_cast<double>(kP);
-  return gradients ? 5 + 24 * (2 * P + 2.5 * N) / (N * P) : 3;
+  return gradients ? 5 + (32 + lanes) / 2 * (2 * P + 2.5 * N) / (N * P) : 3;
 }
 
 // Case i, of a forward and a gradient case each; `count`: multiply-adds of a token.
@@ -203,8 +205,9 @@ void main(const Options& o) {
   fmt::print("|:------------|:-----------|:----------|-----------:|-----------:|------------:|\n");
   for (size_t i = 0; i < cases.size(); ++i) {
     const auto [set, size] = of[i];
-    print_row(size->model, set->name, cases, i,
-              instructions(*size, i % 2 == 1) * static_cast<double>(size->N * size->E), roof);
+    const double lanes = set == cpu_kernels("cpu-avx512") ? 16 : 8;
+    const double count = instructions(*size, lanes, i % 2 == 1) * static_cast<double>(size->N * size->E);
+    print_row(size->model, set->name, cases, i, count, roof);
   }
   mamba3(o, pool);
 }
