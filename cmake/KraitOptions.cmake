@@ -44,6 +44,7 @@ pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(tomlplusplus REQUIRED tomlplusplus)  # its headers alone are used
 pkg_check_modules(hiredis REQUIRED IMPORTED_TARGET hiredis)
 if(KRAIT_TESTS)
   enable_testing()

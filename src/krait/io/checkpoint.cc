@@ -125,6 +125,12 @@ fs::path resolve(const fs::path& path) {
 
 }  // namespace
 
+std::shared_ptr<const Checkpoint> Checkpoint::of_config(Json config) {
+  auto c = std::make_shared<Checkpoint>();
+  c->config_ = std::move(config);
+  return c;
+}
+
 std::shared_ptr<const Checkpoint> Checkpoint::open(const fs::path& path) {
   auto c = std::make_shared<Checkpoint>();
   const fs::path weights = resolve(path);

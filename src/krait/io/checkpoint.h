@@ -20,6 +20,9 @@ class Checkpoint {
   // path does not exist, kBadData with the reason if it is no checkpoint.
   static std::shared_ptr<const Checkpoint> open(const std::filesystem::path&);
 
+  // A configuration without tensors, for a model whose weights are yet to come.
+  static std::shared_ptr<const Checkpoint> of_config(Json config);
+
   const std::filesystem::path& path() const { return path_; }      // as given
   const std::filesystem::path& folder() const { return folder_; }  // where config.json or the GGUF file stands
   const Json& config() const { return config_; }                   // null for GGUF

@@ -197,13 +197,9 @@ Json config_json(const ModelSpec& s, CheckpointForm form) {
   return as_transformers(s, form) ? transformers_config(s) : state_spaces_config(s);
 }
 
-void save_folder(const ModelSpec& s, const ParamStore& params, const std::filesystem::path& out, CheckpointForm form,
-                 const io::Poll& poll) {
-  const std::string config = config_json(s, form).dump(2) + "\n";
+void save_weights(const ModelSpec& s, const ParamStore& params, const std::filesystem::path& file, CheckpointForm form,
+                  const io::Poll& poll) {
   const bool transformers = as_transformers(s, form);
-  for (const char* name : {"config.json", "model.safetensors"}) {
-    if (std::filesystem::exists(out / name)) fail_usage("[export] " + (out / name).string() + " exists already");
-  }
   std::vector<io::NamedTensor> tensors;
   for (const ParamSpec& p : model_params(s)) {
     const Param& param = params.get(p.name);
@@ -211,8 +207,17 @@ void save_folder(const ModelSpec& s, const ParamStore& params, const std::filesy
     tensors.push_back(
         {rename ? "backbone.embeddings.weight" : p.name, param.neg_exp ? params.f32(p.name) : param.value});
   }
+  io::write_safetensors(file, tensors, {{"format", "pt"}}, poll);
+}
+
+void save_folder(const ModelSpec& s, const ParamStore& params, const std::filesystem::path& out, CheckpointForm form,
+                 const io::Poll& poll) {
+  const std::string config = config_json(s, form).dump(2) + "\n";
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    if (std::filesystem::exists(out / name)) fail_usage("[export] " + (out / name).string() + " exists already");
+  }
   std::filesystem::create_directories(out);
-  io::write_safetensors(out / "model.safetensors", tensors, {{"format", "pt"}}, poll);
+  save_weights(s, params, out / "model.safetensors", form, poll);
   io::write_file(out / "config.json", config);
 }
 

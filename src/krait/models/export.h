@@ -23,4 +23,8 @@ io::Json config_json(const ModelSpec&, CheckpointForm);
 void save_folder(const ModelSpec&, const ParamStore&, const std::filesystem::path& out, CheckpointForm,
                  const io::Poll& poll = {});
 
+// Writes the weights alone into a safetensors file, under the names that the configuration of that form wants.
+void save_weights(const ModelSpec&, const ParamStore&, const std::filesystem::path& file, CheckpointForm,
+                  const io::Poll& poll = {});
+
 }  // namespace krait

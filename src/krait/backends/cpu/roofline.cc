@@ -234,6 +234,15 @@ Roofline better(const Roofline& a, const Roofline& b) {
           std::max(a.copy_gb_per_s, b.copy_gb_per_s)};
 }
 
+double measure_f32_gflops(ThreadPool& pool) {
+  const RooflineLoops& loops = loops_of({});
+  const Stopwatch watch(pool);
+  const Peak peak(watch, loops.f32, loops.f32_ops);
+  double best = 0;
+  for (int i = 0; i < 8; ++i) best = std::max(best, peak.measure(pool, watch));
+  return best;
+}
+
 Roofline measure_roofline(ThreadPool& pool) {
   RooflineMeter meter(pool);
   Roofline r = meter.sample();

@@ -39,6 +39,8 @@ class RooflineMeter {
 
 int64_t last_cache_bytes();  // of one socket, as the system says; 0: not known
 
+double measure_f32_gflops(ThreadPool& pool);  // Roofline::f32_gflops alone, in a tenth of a second
+
 Roofline measure_roofline(ThreadPool& pool);  // the best of four samples: about a second
 
 }  // namespace krait

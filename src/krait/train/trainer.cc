@@ -1,0 +1,206 @@
+#include "krait/train/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "krait/core/error.h"
+#include "krait/train/evaluator.h"
+
+namespace krait::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Tied tensors are counted once.
+int64_t count_params(const ModelSpec& spec) {
+  int64_t n = 0;
+  for (const ParamSpec& p : model_params(spec)) n += p.shape.numel();
+  return n;
+}
+
+}  // namespace
+
+Trainer::Trainer(Parts parts, TrainerOptions options) : parts_(std::move(parts)), options_(std::move(options)) {
+  const TrainerOptions& o = options_;
+  if (o.batch < 1 || o.micro_batch < 1 || o.batch % o.micro_batch != 0) {
+    fail_usage(fmt::format("[train] micro-batches of {} samples do not divide a batch of {}", o.micro_batch, o.batch));
+  }
+  optimizer_ = make_optimizer(o.optimizer, parts_.model.trained());
+  n_params_ = count_params(parts_.model.spec());
+  if (o.ema <= 0) return;
+  for (const Trained& t : parts_.model.trained()) ema_.push_back(t.value.clone());
+}
+
+void Trainer::resume(int64_t step) {
+  parts_.folder.load(step, state());
+  saved_ = step;
+}
+
+bool Trainer::due(int64_t every) const {
+  return every > 0 && progress_.step > 0 && (progress_.step % every == 0 || progress_.step == options_.schedule.steps);
+}
+
+bool Trainer::is_over() const {
+  const bool tired = options_.patience > 0 && progress_.since_best >= options_.patience;
+  return tired || progress_.step >= options_.schedule.steps;
+}
+
+Outcome Trainer::run(const Stop& stop) {
+  // What a signal kept the run before this one from doing.
+  bool interrupted = due(options_.valid_every) && progress_.validated < progress_.step && !after_step(stop);
+  while (!interrupted && !is_over()) interrupted = !step(stop) || !after_step(stop);
+  save(true);
+  if (interrupted) return Outcome::kInterrupted;
+  return progress_.step < options_.schedule.steps ? Outcome::kStopped : Outcome::kDone;
+}
+
+bool Trainer::after_step(const Stop& stop) {
+  if (due(options_.valid_every) && !validate(stop)) return false;
+  if (parts_.write_samples && due(options_.sample_every)) {
+    swap_ema();
+    const std::vector<SampleText> texts = parts_.write_samples(parts_.model.model(), progress_.step);
+    swap_ema();
+    parts_.observer.on_samples(progress_.step, texts);
+  }
+  const bool is_best = options_.keep_best && progress_.best_step == progress_.step;
+  if (due(options_.save_every) || is_best) save(true);
+  return true;
+}
+
+void Trainer::save(bool remove_old) {
+  if (saved_ == progress_.step) return;
+  const auto start = Clock::now();
+  const auto folder = parts_.folder.save(state());
+  if (remove_old) parts_.folder.remove_old(options_.keep_last, options_.keep_best ? progress_.best_step : 0);
+  saved_ = progress_.step;
+  parts_.observer.on_saved({progress_.step, folder, seconds_since(start)});
+}
+
+// The gradients of the mean loss of a step's batch.
+LossSum Trainer::read_gradients(const Stop& stop, int64_t& tokens, bool& interrupted) {
+  const int64_t n_micro = options_.batch / options_.micro_batch;
+  std::vector<data::Batch> batches;
+  double weight = 0;
+  for (int64_t i = 0; i < n_micro; ++i) {
+    batches.push_back(parts_.train.batch(progress_.position, options_.batch, {.micro = i, .n_micro = n_micro}));
+    weight += weight_sum(batches.back());
+    tokens += batches.back().n_tokens();
+  }
+  if (!(weight > 0)) {
+    fail_data(fmt::format("[train] step {}: none of its {} tokens is to be learned", progress_.step + 1, tokens));
+  }
+  LossSum sum;
+  parts_.model.begin();
+  for (const data::Batch& b : batches) {
+    if (stop()) {
+      interrupted = true;
+      return sum;
+    }
+    sum += parts_.model.accumulate(b, 1 / weight);
+  }
+  parts_.model.gradients();
+  return sum;
+}
+
+bool Trainer::step(const Stop& stop) {
+  const auto start = Clock::now();
+  int64_t tokens = 0;
+  bool interrupted = false;
+  const LossSum sum = read_gradients(stop, tokens, interrupted);
+  if (interrupted) return false;
+  std::vector<Trained>& trained = parts_.model.trained();
+  const double norm = gradient_norm(trained, parts_.pool);
+  if (!std::isfinite(norm) || !std::isfinite(sum.mean())) diverged(sum.mean());
+  const double lr = options_.schedule.at(progress_.step);
+  optimizer_->step(trained, progress_.step + 1, lr, clip_scale(norm, options_.clip), parts_.pool);
+  parts_.model.changed();
+  ++progress_.step;
+  progress_.tokens += tokens;
+  progress_.position = parts_.train.advance(progress_.position, options_.batch);
+  update_ema();
+
+  StepReport r;
+  r.step = progress_.step;
+  r.steps = options_.schedule.steps;
+  r.tokens = progress_.tokens;
+  r.loss = sum.mean();
+  r.lr = lr;
+  r.grad_norm = norm;
+  r.seconds = seconds_since(start);
+  r.tokens_per_second = static_cast<double>(tokens) / r.seconds;
+  const double flops = 6.0 * static_cast<double>(n_params_) * r.tokens_per_second;
+  if (options_.peak_flops > 0) r.peak_share = flops / options_.peak_flops;
+  parts_.observer.on_step(r);
+  return true;
+}
+
+// Early averages forget the fresh weights sooner: the decay of step t is at most (1 + t) / (10 + t).
+void Trainer::update_ema() {
+  if (ema_.empty()) return;
+  const auto t = static_cast<double>(progress_.step);
+  const auto decay = static_cast<float>(std::min(options_.ema, (1 + t) / (10 + t)));
+  parts_.pool.parallel_for(static_cast<int64_t>(ema_.size()), [&](int64_t i) {
+    float* average = ema_[static_cast<size_t>(i)].f32();
+    const Tensor& value = parts_.model.trained()[static_cast<size_t>(i)].value;
+    for (int64_t e = 0; e < value.numel(); ++e) average[e] += (1 - decay) * (value.f32()[e] - average[e]);
+  });
+}
+
+// The averages take the place of the weights, and the other way round.
+void Trainer::swap_ema() {
+  if (ema_.empty()) return;
+  for (size_t i = 0; i < ema_.size(); ++i) {
+    float* average = ema_[i].f32();
+    std::swap_ranges(average, average + ema_[i].numel(), parts_.model.trained()[i].value.f32());
+  }
+  parts_.model.changed();
+}
+
+bool Trainer::validate(const Stop& stop) {
+  const auto start = Clock::now();
+  swap_ema();
+  const auto e = evaluate(parts_.model, *parts_.valid, options_.valid_samples, options_.micro_batch, stop);
+  swap_ema();
+  if (!e) return false;
+  const bool best = e->loss < progress_.best_loss;
+  progress_.validated = progress_.step;
+  progress_.since_best = best ? 0 : progress_.since_best + 1;
+  if (best) {
+    progress_.best_loss = e->loss;
+    progress_.best_step = progress_.step;
+  }
+  parts_.observer.on_validation({progress_.step, e->loss, e->accuracy, best, seconds_since(start)});
+  return true;
+}
+
+// Backward goes from the head to the embedding: the first gradient that is not finite on that way is nearest to the
+// cause.
+void Trainer::diverged(double loss) {
+  const auto broken = [](const Tensor& t) { return count_non_finite(t) > 0; };
+  const std::vector<Trained>& trained = parts_.model.trained();
+  const auto weight = std::ranges::find_if(trained, [&](const Trained& t) { return broken(t.value); });
+  const auto first =
+      std::find_if(trained.rbegin(), trained.rend(), [&](const Trained& t) { return broken(t.gradient); });
+  const auto n = std::ranges::count_if(trained, [&](const Trained& t) { return broken(t.gradient); });
+  std::string what = fmt::format("[train] step {} (samples from {} of epoch {} on): the loss is {}", progress_.step + 1,
+                                 progress_.position.index, progress_.position.epoch, loss);
+  if (first != trained.rend()) {
+    what += fmt::format(", and {} of {} gradients are not finite, the first on the way back that of {}", n,
+                        trained.size(), first->spec.name);
+  }
+  if (weight != trained.end()) {
+    what += fmt::format("; {} itself holds values that are not finite, so nothing is saved", weight->spec.name);
+    throw Error(ErrorCode::kFailed, what);
+  }
+  save(false);
+  throw Error(ErrorCode::kFailed,
+              what + fmt::format("; the state before it is saved as {}",
+                                 RunFolder::checkpoint(parts_.folder.path(), progress_.step).string()));
+}
+
+}  // namespace krait::train
