@@ -54,6 +54,7 @@ void add_bench_serve(Command& bench);
 void add_bench_train(Command& bench);
 void add_convert(Command& root);
 void add_doctor(Command& root);
+void add_export(Command& root);
 void add_gradients(Command& root);
 void add_inspect(Command& root);
 void add_logits(Command& root);
@@ -66,6 +67,7 @@ void add_serve(Command& root);
 void add_state(Command& root);
 void add_tokenize(Command& root);
 void add_tokenizer(Command& root);
+void add_train(Command& root);
 void add_verify(Command& root);
 
 }  // namespace krait::cli

@@ -1,6 +1,6 @@
 // krait convert: any checkpoint -> a safetensors folder or a GGUF file.
-#include <algorithm>
-#include <array>
+#include "convert.h"
+
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -16,16 +16,12 @@
 #include "session.h"
 #include "terminal.h"
 #include "text_file.h"
+#include "tokenizer_files.h"
 
 namespace krait::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Args {
-  std::string model, out, to = "auto", dtype = "file";
-  bool force = false, no_tokenizer = false;
-};
 
 struct Source {
   std::shared_ptr<const io::Checkpoint> checkpoint;
@@ -40,7 +36,7 @@ std::optional<DType> dtype_of(const std::string& name) {
   return std::nullopt;
 }
 
-Source read(const Args& a) {
+Source read(const ConvertArgs& a) {
   Source s;
   s.checkpoint = io::Checkpoint::open(a.model);
   const FamilyInfo& family = find_family(*s.checkpoint);
@@ -57,27 +53,13 @@ Source read(const Args& a) {
   return s;
 }
 
-bool to_gguf(const Args& a) {
+bool to_gguf(const ConvertArgs& a) {
   const bool named = a.out.ends_with(".gguf");
   if (a.to != "auto" && (a.to == "gguf") != named) {
     fail_usage("[convert] OUT is '" + a.out + "' and --to is " + a.to +
                ": a GGUF file ends in .gguf, a folder does not");
   }
   return named;
-}
-
-// Files that travel with a model as they are.
-bool travels(const std::string& name) {
-  constexpr std::array kNames = {"tokenizer.json",
-                                 "tokenizer_config.json",
-                                 "special_tokens_map.json",
-                                 "generation_config.json",
-                                 "chat_template.jinja",
-                                 "added_tokens.json",
-                                 "vocab.json",
-                                 "merges.txt"};
-  return std::ranges::find(kNames, name) != kNames.end() || name.starts_with("tokenizer.model") ||
-         (name.starts_with("rwkv_vocab") && name.ends_with(".txt"));
 }
 
 void write_tokenizer_files(const Source& s, const fs::path& out) {
@@ -90,7 +72,7 @@ void write_tokenizer_files(const Source& s, const fs::path& out) {
   } else {
     for (const auto& entry : fs::directory_iterator(s.checkpoint->folder())) {
       const fs::path name = entry.path().filename();
-      if (travels(name.string())) io::write_file(out / name, read_text(entry.path().string()));
+      if (travels_with_model(name.string())) io::write_file(out / name, read_text(entry.path().string()));
     }
   }
 }
@@ -112,7 +94,7 @@ CheckpointForm form_of(const std::string& to) {
 }
 
 // Whether the file OUT may be written, before any work is done.
-void check_out_file(const Args& a) {
+void check_out_file(const ConvertArgs& a) {
   const fs::path out = a.out;
   if (fs::is_directory(out)) fail_usage("[convert] " + a.out + " is a folder; a file is to be written");
   if (!a.force && fs::exists(out)) fail_usage("[convert] " + a.out + " exists already (--force overwrites)");
@@ -129,7 +111,7 @@ void check_types(const Source& s) {
   }
 }
 
-void convert_to_folder(const Args& a, const Source& s, OutFolder& out) {
+void convert_to_folder(const ConvertArgs& a, const Source& s, OutFolder& out) {
   check_types(s);
   const Signals signals;
   const fs::path& folder = out.create();
@@ -140,12 +122,14 @@ void convert_to_folder(const Args& a, const Source& s, OutFolder& out) {
   out.publish();
 }
 
-void convert_to_gguf(const Args& a, const Source& s) {
+void convert_to_gguf(const ConvertArgs& a, const Source& s) {
   const Signals signals;
   save_gguf(s.spec, s.params, a.out, accompanying_values(*s.checkpoint, s.spec, !a.no_tokenizer), Signals::check);
 }
 
-int convert(const Args& a) {
+}  // namespace
+
+int convert(const ConvertArgs& a) {
   const bool gguf = to_gguf(a);
   std::optional<OutFolder> folder;
   if (gguf) {
@@ -166,10 +150,8 @@ int convert(const Args& a) {
   return 0;
 }
 
-}  // namespace
-
 void add_convert(Command& root) {
-  auto a = std::make_shared<Args>();
+  auto a = std::make_shared<ConvertArgs>();
   Command c = root.subcommand("convert", "Write a checkpoint as a safetensors folder or a GGUF file");
   c.positional("MODEL", a->model, "folder or file: safetensors, pytorch_model.bin, GGUF");
   c.positional("OUT", a->out, "a folder, or a file that ends in .gguf");

@@ -47,6 +47,8 @@ int run(int argc, char** argv) {
   krait::cli::add_new(root);
   krait::cli::add_tokenize(root);
   krait::cli::add_tokenizer(root);
+  krait::cli::add_train(root);
+  krait::cli::add_export(root);
   krait::cli::add_doctor(root);
   krait::cli::check_command_names(app, argc, argv);
   try {
