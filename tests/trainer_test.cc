@@ -149,10 +149,9 @@ TEST(Trainer, AnInterruptedRunGoesOnToTheSameBits) {
     TrainRun run("mamba2", o, b.path());
     if (part > 0) run.trainer.resume(RunFolder::steps(b.path()).back());
     calls = 0;
-    most = 23 + part;
+    most = part == 1 ? 5 : 23;  // 5: amid the validation after step 6
     outcome = run.trainer.run([&] { return ++calls > most; });
     weights = run.weights();
-    EXPECT_EQ(run.trainer.progress().best_step == 0, run.trainer.progress().step < 6);
     if (outcome == Outcome::kDone) {
       EXPECT_EQ(run.trainer.progress().best_loss, whole.trainer.progress().best_loss);
       EXPECT_EQ(run.trainer.progress().best_step, whole.trainer.progress().best_step);
