@@ -16,6 +16,9 @@ TEST(Roofline, IsPlausible) {
   const double most_f32 = 8.0 * (cpu_features().avx512 ? 64 : 32);  // 8 GHz, two fused multiply-adds a cycle
   EXPECT_GT(r.f32_gflops, 0.1);
   EXPECT_LT(r.f32_gflops, most_f32);
+  const double f32_alone = measure_f32_gflops(pool);
+  EXPECT_GT(f32_alone, 0.1);
+  EXPECT_LT(f32_alone, most_f32);
   EXPECT_GT(r.bf16_gflops, 0.9 * r.f32_gflops);
   EXPECT_LT(r.bf16_gflops, 2.5 * most_f32);
   EXPECT_GT(r.int8_gops, 0.1);
