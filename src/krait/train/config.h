@@ -6,7 +6,6 @@
 #include <string_view>
 #include <vector>
 
-#include "krait/core/dtype.h"
 #include "krait/data/tasks/task.h"
 #include "krait/io/json.h"
 #include "krait/train/optimizer.h"

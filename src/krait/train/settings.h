@@ -45,7 +45,6 @@ class SettingReader {
   void read(const std::string& key, io::Json& target);                                         // as it is
 
   void problem(const std::string& key, const std::string& what);  // at the key's place, or the table's
-  bool sound() const { return problems_.empty(); }
   // Throws kBadData with every problem. Tables of the root that were never entered are among them.
   void finish();
 

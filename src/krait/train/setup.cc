@@ -27,17 +27,24 @@ data::LoaderMode mode_of(const std::string& name) {
                              : data::LoaderMode::kContiguous;
 }
 
-RunData open_task(const TrainConfig& c) {
+std::unique_ptr<data::Task> open_task(const std::string& name, const data::TaskConfig& options, uint64_t seed) {
+  try {
+    return data::make_task(*data::find_task(name), options, seed);
+  } catch (const Error& e) {
+    fail_data(std::string("[data] ") + e.what());
+  }
+}
+
+RunData open_tasks(const TrainConfig& c) {
   RunData d;
-  const data::TaskInfo* info = data::find_task(c.data.task);
-  d.train = data::make_task(*info, c.data.options, c.train.seed);
+  d.train = open_task(c.data.task, c.data.options, c.train.seed);
   data::TaskConfig held_out = c.data.options;
   for (const auto& [key, value] : c.data.valid_options) held_out[key] = value;
-  d.valid = data::make_task(*info, held_out, c.train.seed ^ kHeldOut);
+  d.valid = open_task(c.data.task, held_out, c.train.seed ^ kHeldOut);
   return d;
 }
 
-// The first of a model, of any dialect.
+// The configuration of the model, of any dialect; of a checkpoint with its tensors.
 std::shared_ptr<const io::Checkpoint> configuration(const ModelConfig& m, int64_t vocab) {
   if (!m.from.empty()) return io::Checkpoint::open(m.from);
   if (!m.config.empty()) {
@@ -78,7 +85,7 @@ int64_t fitting_micro_batch(int64_t batch, int64_t sample_tokens) {
 }  // namespace
 
 RunData open_data(const TrainConfig& c) {
-  if (!c.data.task.empty()) return open_task(c);
+  if (!c.data.task.empty()) return open_tasks(c);
   RunData d;
   data::LoaderOptions o{mode_of(c.data.mode), c.data.length, c.data.shuffle, c.train.seed};
   d.train_corpus = std::make_unique<data::Corpus>(c.data.train);
