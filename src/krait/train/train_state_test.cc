@@ -41,7 +41,12 @@ struct RunState {
     return r;
   }
 
-  ModelSpec spec = test::tiny_mamba2();
+  static ModelSpec tiny_spec() {
+    ModelSpec s = test::tiny_mamba2();
+    s.vocab_size = s.padded_vocab_size;  // the transformers form knows no padding
+    return s;
+  }
+  ModelSpec spec = tiny_spec();
   TrainModel model;
   std::unique_ptr<Optimizer> optimizer;
   std::vector<Tensor> ema;
