@@ -84,6 +84,7 @@ train::Trainer::WriteSamples TrainText::writer(const train::TrainConfig& c) cons
       r.sampler.stream = static_cast<uint64_t>(step) << 16 | i;
       r.stop_ids = tokenizer_->eos_ids();
       const Result result = engine.run(std::move(r));
+      if (Signals::interrupted()) return std::vector<train::SampleText>{};
       texts.push_back({sample.prompts[i], tokenizer_->decode(result.generations.front().ids, true)});
     }
     return texts;

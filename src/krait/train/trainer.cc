@@ -65,7 +65,7 @@ bool Trainer::after_step(const Stop& stop) {
     swap_ema();
     const std::vector<SampleText> texts = parts_.write_samples(parts_.model.model(), progress_.step);
     swap_ema();
-    parts_.observer.on_samples(progress_.step, texts);
+    if (!texts.empty()) parts_.observer.on_samples(progress_.step, texts);
   }
   const bool is_best = options_.keep_best && progress_.best_step == progress_.step;
   if (due(options_.save_every) || is_best) save(true);

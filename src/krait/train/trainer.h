@@ -44,7 +44,7 @@ class Trainer {
     ThreadPool& pool;
     RunFolder& folder;
     Observer& observer;
-    WriteSamples write_samples;  // texts of the model; may be empty
+    WriteSamples write_samples;  // texts of the model, none if interrupted; may be empty
   };
   // Keeps references to the parts. Throws kUsage on options that make no sense.
   Trainer(Parts, TrainerOptions);
