@@ -65,6 +65,7 @@ void add_quantize(Command& root);
 void add_run(Command& root);
 void add_serve(Command& root);
 void add_state(Command& root);
+void add_task(Command& root);
 void add_tokenize(Command& root);
 void add_tokenizer(Command& root);
 void add_train(Command& root);

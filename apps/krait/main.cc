@@ -45,6 +45,7 @@ int run(int argc, char** argv) {
   krait::cli::add_convert(root);
   krait::cli::add_quantize(root);
   krait::cli::add_new(root);
+  krait::cli::add_task(root);
   krait::cli::add_tokenize(root);
   krait::cli::add_tokenizer(root);
   krait::cli::add_train(root);
