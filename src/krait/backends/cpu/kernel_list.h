@@ -29,6 +29,13 @@ namespace krait {
   X(ssd_scan_grad)                \
   X(mamba3_scan_grad)
 #define KRAIT_ISA_TRAINING_KERNELS(X) \
+  X(cross_entropy)                    \
+  X(matmul_grad)                      \
+  X(norm_grad)                        \
+  X(gated_norm_grad)                  \
+  X(silu_gate_grad)                   \
+  X(embed_grad)                       \
+  X(causal_conv_grad)                 \
   X(mamba1_scan_grad)                 \
   X(ssd_scan_grad)                    \
   X(mamba3_scan_grad)

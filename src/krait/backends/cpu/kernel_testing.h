@@ -48,6 +48,9 @@ struct Rows {
   std::vector<float> data;
 };
 
+// Of f32 arrays, for the oracles.
+inline std::vector<double> widened(const std::vector<float>& v) { return {v.begin(), v.end()}; }
+
 inline SpanView view(const SeqSpans& s) { return {s.offset.data(), s.slot.data(), s.n_seqs()}; }
 
 // Sequences of these lengths, in scattered slots of 0 .. 7.

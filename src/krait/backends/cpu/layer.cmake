@@ -7,6 +7,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   # What gains from the BF16 and VNNI instructions; that set takes its other kernels from avx512.
   set(bf16_sources ${isa_sources})
   list(FILTER bf16_sources INCLUDE REGEX "/(kernel_set|int8[a-z0-9_]*|matmul[a-z0-9_]*|roofline)\\.cc$")
+  list(FILTER bf16_sources EXCLUDE REGEX "_grad\\.cc$")
 
   set(avx2_flags -mavx2 -mfma -mf16c -mbmi2)
   set(avx512_flags ${avx2_flags} -mavx512f -mavx512bw -mavx512dq -mavx512vl)

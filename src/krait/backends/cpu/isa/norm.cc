@@ -1,44 +1,12 @@
-// RMSNorm, LayerNorm and gated RMSNorm. Sums run over four vectors side by side, then over these, then over lanes: an
-// order that depends on the width only.
+// RMSNorm, LayerNorm and gated RMSNorm.
+#include "krait/backends/cpu/isa/norm_scale.h"
 #include "krait/backends/cpu/isa/ops.h"
+#include "krait/backends/cpu/isa/sums.h"
 #include "krait/backends/cpu/isa/tasks.h"
 #include "krait/backends/cpu/isa/vec.h"
 
 namespace krait::KRAIT_ISA {
 namespace {
-
-// Σ term(i, lanes) over 0 .. n−1; lanes that do not exist are left out.
-template <class F>
-KRAIT_INLINE float sum_of(int64_t n, F term) {
-  Vec s[4] = {zero(), zero(), zero(), zero()};
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    KRAIT_UNROLL for (int v = 0; v < 4; ++v) s[v] = add(s[v], term(i + v * kLanes, Whole{}));
-  }
-  for_vectors(n - i, [&](int64_t j, auto lanes) { s[0] = add(s[0], keep(term(i + j, lanes), lanes)); });
-  return sum(add(add(s[0], s[1]), add(s[2], s[3])));
-}
-
-template <class F>
-KRAIT_INLINE float sum_of_squares(int64_t n, F term) {
-  Vec s[4] = {zero(), zero(), zero(), zero()};
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    KRAIT_UNROLL for (int v = 0; v < 4; ++v) {
-      const Vec x = term(i + v * kLanes, Whole{});
-      s[v] = fma(x, x, s[v]);
-    }
-  }
-  for_vectors(n - i, [&](int64_t j, auto lanes) {
-    const Vec x = keep(term(i + j, lanes), lanes);
-    s[0] = fma(x, x, s[0]);
-  });
-  return sum(add(add(s[0], s[1]), add(s[2], s[3])));
-}
-
-KRAIT_INLINE Vec scale_of(float squares, int64_t n, float eps) {
-  return rsqrt(add(div(set1(squares), set1(static_cast<float>(n))), set1(eps)));
-}
 
 void norm_row(const NormParams& p, int64_t t) {
   const float* r = p.x + t * p.ldx;

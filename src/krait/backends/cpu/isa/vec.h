@@ -212,6 +212,9 @@ KRAIT_INLINE Vec sigmoid(Vec x) { return div(set1(1.0f), add(set1(1.0f), exp(sub
 // x / (1 + e^-x). Error below 2.5 ulp; below −88.7 zero.
 KRAIT_INLINE Vec silu(Vec x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
 
+// d silu / dx from s = sigmoid(x).
+KRAIT_INLINE Vec silu_slope(Vec x, Vec s) { return mul(s, fma(x, sub(set1(1.0f), s), set1(1.0f))); }
+
 // Error below 2.5 ulp: x + x³·q(x²) below 0.625 (q minimax, 4e-9 relative), above (1 − t) / (1 + t) with t = e^-2|x|.
 KRAIT_INLINE Vec tanh(Vec x) {
   static constexpr float kQ[] = {-3.333328068e-01f, 1.333144158e-01f, -5.373971537e-02f, 2.063908800e-02f,
