@@ -70,9 +70,10 @@ int bench(const Args& a) {
   train::TrainModel m(s.model().spec(), s.model().params(), s.model().runtime(), options);
   const auto optimizer = train::make_optimizer({}, m.trained());
   const data::Batch batch = random_batch(a, m.spec().vocab_size);
+  step(m, *optimizer, batch, 1, *s.pool);  // warm
+  const int64_t peak = peak_resident();    // before the meter's array is there
   RooflineMeter meter(*s.pool);
   Roofline roof = meter.sample();
-  step(m, *optimizer, batch, 1, *s.pool);  // warm
   Phases best;
   for (int64_t i = 0; i < a.steps; ++i) {
     const Phases p = step(m, *optimizer, batch, i + 2, *s.pool);
@@ -91,7 +92,7 @@ int bench(const Args& a) {
                 {"f32_peak_gflops", roof.f32_gflops},
                 {"share_of_f32_peak", gflops / roof.f32_gflops},
                 {"seconds", {{"begin", best.begin}, {"pass", best.pass}, {"update", best.update}}},
-                {"peak_resident_bytes", peak_resident()},
+                {"peak_resident_bytes", peak},
                 {"resident_before_bytes", before.total()}});
     return 0;
   }
@@ -102,7 +103,7 @@ int bench(const Args& a) {
   std::printf(
       "  6N = %.1f MFLOP a token: %.1f GFLOP/s, %.0f %% of the %.1f GFLOP/s that f32 multiply-adds reach here\n",
       6e-6 * static_cast<double>(n_params), gflops, 100 * gflops / roof.f32_gflops, roof.f32_gflops);
-  std::printf("  memory at its peak %.0f MiB, %.0f MiB before\n", static_cast<double>(peak_resident()) / (1 << 20),
+  std::printf("  memory at its peak %.0f MiB, %.0f MiB before\n", static_cast<double>(peak) / (1 << 20),
               static_cast<double>(before.total()) / (1 << 20));
   return 0;
 }
