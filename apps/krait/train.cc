@@ -8,6 +8,7 @@
 #include "krait/backends/cpu/roofline.h"
 #include "krait/core/error.h"
 #include "krait/text/utf8.h"
+#include "krait/train/event_log.h"
 #include "krait/train/metrics_log.h"
 #include "krait/train/trainer.h"
 #include "session.h"
@@ -73,7 +74,9 @@ int run(const Args& a, const train::TrainConfig& config, const train::RunData& d
                          options);
   if (resumed) trainer.resume(*resumed);
   train::MetricsLog metrics(folder.path() / "metrics.jsonl", resumed.value_or(0));  // which is cut only now
+  train::EventLog events(folder.path());
   observers.add(metrics);
+  observers.add(events);
   observers.add(progress);
   const train::Outcome outcome = trainer.run([] { return Signals::interrupted().load(); });
   if (outcome == train::Outcome::kInterrupted) Signals::check();

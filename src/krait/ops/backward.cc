@@ -114,11 +114,9 @@ void silu_gate(ForwardContext& ctx, const Tensor& a, const Tensor& gate, const T
   });
 }
 
-void add(ForwardContext& ctx, const Tensor& a, const Tensor& b, const Tensor& sum) {
-  ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), a, b, sum] {
-    if (!g.has(sum)) return;
-    add_rows(rt, g.of(sum), g.of(b));
-    g.pass_on(sum, a);
+void add(ForwardContext& ctx, const Tensor& a, const Tensor& sum) {
+  ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), a, sum] {
+    if (g.has(sum)) add_rows(rt, g.of(sum), g.of(a));
   });
 }
 

@@ -1,5 +1,6 @@
-// What the ops record on a tape: their backward steps, one function an op. Steps keep tensors and the runtime; weights
-// and runtime belong to the model, which must outlive the tape.
+// What the ops record on a tape: their backward steps, one function an op. Steps keep the inputs that they need, never
+// the values of an output (which may have gone: add_), and weights and runtime, which belong to the model: it must
+// outlive the tape.
 #pragma once
 #include "krait/ops/basic.h"
 #include "krait/ops/recurrence.h"
@@ -11,8 +12,8 @@ void norm(ForwardContext&, const Tensor& r, const NormWeights&, const Tensor& y)
 void gated_norm(ForwardContext&, const Tensor& y, const Tensor& z, const Tensor& w, int64_t G, float eps,
                 bool norm_before_gate, const Tensor& out);
 void silu_gate(ForwardContext&, const Tensor& a, const Tensor& gate, const Tensor& out);
-// sum = a + b
-void add(ForwardContext&, const Tensor& a, const Tensor& b, const Tensor& sum);
+// sum += a, where sum had the other term
+void add(ForwardContext&, const Tensor& a, const Tensor& sum);
 void copy(ForwardContext&, const Tensor& from, const Tensor& to);
 void embed(ForwardContext&, const Tensor& table, std::span<const int32_t> ids, const Tensor& y);
 

@@ -136,11 +136,12 @@ void silu_gate(ForwardContext& ctx, const Tensor& a, const Tensor& gate, Tensor&
 
 void add_(ForwardContext& ctx, Tensor& residual, const Tensor& x) {
   check_rows("add", "x", x, residual.dim(0), residual.dim(1));
-  const Tensor term = residual;
-  if (ctx.training()) residual = residual.clone();
-  AddParams p{x.f32(), x.stride(0), residual.f32(), residual.stride(0), x.dim(0), x.dim(1)};
+  const Tensor& term = ctx.training() ? residual : x;
+  Tensor sum = ctx.training() ? x : residual;
+  AddParams p{term.f32(), term.stride(0), sum.f32(), sum.stride(0), x.dim(0), x.dim(1)};
   ctx.kernels().add(ctx.exec(), p);
-  if (ctx.training()) backward::add(ctx, term, x, residual);
+  if (ctx.training()) backward::add(ctx, term, sum);
+  residual = sum;
 }
 
 void copy_(ForwardContext& ctx, Tensor& to, const Tensor& from) {

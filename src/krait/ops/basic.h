@@ -33,7 +33,7 @@ void gated_norm_(ForwardContext&, Tensor& y, const Tensor& z, const Tensor& w, i
 void silu_gate(ForwardContext&, const Tensor& a, const Tensor& gate, Tensor& out);
 // Rows of `from` into `to`, a slice of a wider tensor.
 void copy_(ForwardContext&, Tensor& to, const Tensor& from);
-// residual += x
+// residual += x. Under a tape the sum takes x's place in memory instead, and its gradient is that of x.
 void add_(ForwardContext&, Tensor& residual, const Tensor& x);
 // rows of `table` [V, D] -> f32 [T, D]; throws kBadData on an id outside [0, V).
 Tensor embed(ForwardContext&, const Tensor& table, std::span<const int32_t> ids);
