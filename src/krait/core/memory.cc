@@ -40,9 +40,7 @@ class Slabs {
  public:
   std::byte* allocate(size_t bytes) {
     const std::lock_guard lock(mutex_);
-    for (auto& [base, slab] : slabs_) {
-      if (std::byte* p = take(base, slab, bytes)) return p;
-    }
+    if (const Place p = best_place(bytes); p.slab != slabs_.end()) return take(p, bytes);
     const size_t size = std::max(kSlab, round_up(bytes, kHuge));
     // All that the entry needs comes before the mapping, which nobody would undo.
     std::map<std::byte*, Slab> entry;
@@ -51,7 +49,7 @@ class Slabs {
     node.key() = map(size);
     const auto at = slabs_.insert(std::move(node)).position;
     mapped_ += size;
-    return take(at->first, at->second, bytes);
+    return take({at, at->second.free.begin()}, bytes);
   }
 
   void release(std::byte* p, size_t bytes) noexcept {
@@ -83,11 +81,28 @@ class Slabs {
     std::list<Piece> free;  // ascending, never adjacent
   };
 
-  // The first free piece that is long enough; null if there is none.
-  std::byte* take(std::byte* base, Slab& slab, size_t bytes) {
-    if (slab.size - slab.used < bytes) return nullptr;
-    const auto piece = std::ranges::find_if(slab.free, [&](const Piece& f) { return f.bytes >= bytes; });
-    if (piece == slab.free.end()) return nullptr;
+  struct Place {
+    std::map<std::byte*, Slab>::iterator slab;
+    std::list<Piece>::iterator piece;
+  };
+
+  // The smallest free piece that is long enough, so that what stays long leaves the long pieces whole: a training pass
+  // keeps a small block of each layer and needs the same big ones in every layer. No slab if there is none.
+  Place best_place(size_t bytes) {
+    Place best{slabs_.end(), {}};
+    for (auto slab = slabs_.begin(); slab != slabs_.end(); ++slab) {
+      if (slab->second.size - slab->second.used < bytes) continue;
+      for (auto piece = slab->second.free.begin(); piece != slab->second.free.end(); ++piece) {
+        if (piece->bytes < bytes) continue;
+        if (best.slab == slabs_.end() || piece->bytes < best.piece->bytes) best = {slab, piece};
+      }
+    }
+    return best;
+  }
+
+  std::byte* take(const Place& place, size_t bytes) {
+    Slab& slab = place.slab->second;
+    const auto piece = place.piece;
     const size_t offset = piece->offset;
     if (piece->bytes > bytes) {
       spare_.emplace_back();
@@ -97,7 +112,7 @@ class Slabs {
     }
     slab.used += bytes;
     used_ += bytes;
-    return base + offset;
+    return place.slab->first + offset;
   }
 
   void give_back(Slab& slab, size_t offset, size_t bytes) noexcept {
