@@ -17,7 +17,6 @@ namespace {
 
 constexpr size_t kHuge = size_t{2} << 20;   // bytes of a huge page
 constexpr size_t kSlab = size_t{32} << 20;  // of a slab, unless one block needs more
-constexpr size_t kKeep = size_t{64} << 20;  // of empty slabs kept for what comes next
 constexpr size_t kBig = size_t{64} << 10;   // of the smallest block that comes from a slab
 constexpr size_t kGrain = 256;              // sizes are multiples: no two blocks share a cache line, few fragments
 
@@ -61,10 +60,15 @@ class Slabs {
     if (slab.used != 0) return;
     size_t empty = 0;
     for (const auto& [base, s] : slabs_) empty += s.used == 0 ? s.size : 0;
-    if (empty <= kKeep) return;
+    if (empty <= keep_) return;
     ::munmap(at->first, slab.size);
     mapped_ -= slab.size;
     slabs_.erase(at);
+  }
+
+  void keep(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    keep_ = bytes;
   }
 
   MemoryUse use() {
@@ -147,7 +151,7 @@ class Slabs {
   std::mutex mutex_;
   std::map<std::byte*, Slab> slabs_;
   std::list<Piece> spare_;  // as many as there are blocks in use: giving one back needs no memory
-  size_t mapped_ = 0, used_ = 0;
+  size_t mapped_ = 0, used_ = 0, keep_ = kKeptSlabBytes;
 };
 
 // Never destroyed: tensors of static duration may outlive anything.
@@ -169,6 +173,8 @@ std::shared_ptr<void> allocate(size_t bytes) {
   std::byte* p = slabs().allocate(size);
   return {static_cast<void*>(p), [size](void* q) { slabs().release(static_cast<std::byte*>(q), size); }};
 }
+
+void keep_slabs(size_t bytes) { slabs().keep(bytes); }
 
 MemoryUse slab_memory() { return slabs().use(); }
 

@@ -1,9 +1,11 @@
 #include "krait/train/train_model.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "krait/core/error.h"
+#include "krait/core/memory.h"
 
 namespace krait::train {
 namespace {
@@ -55,9 +57,10 @@ TrainModel::TrainModel(ModelSpec spec, const ParamStore& params, const Runtime& 
     trained_.push_back({p, value, {}});
   }
   if (trained_.empty()) fail_usage("[train] no parameter of the model is trained");
+  keep_slabs(std::numeric_limits<size_t>::max());
 }
 
-TrainModel::~TrainModel() = default;
+TrainModel::~TrainModel() { keep_slabs(kKeptSlabBytes); }
 
 void TrainModel::build() {
   model_.reset();
