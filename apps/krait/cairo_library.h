@@ -6,13 +6,33 @@
 namespace krait::cli {
 
 // What is used of it, by name.
-#define KRAIT_CAIRO_FUNCTIONS(X)                                                                                   \
-  X(svg_surface_create)                                                                                            \
-  X(image_surface_create)                                                                                          \
-  X(surface_write_to_png) X(surface_finish) X(surface_destroy) X(surface_status) X(status_to_string) X(create)     \
-      X(destroy) X(set_source_rgb) X(set_line_width) X(set_line_join) X(move_to) X(line_to) X(stroke) X(rectangle) \
-          X(clip) X(reset_clip) X(fill) X(select_font_face) X(set_font_size) X(text_extents) X(show_text) X(scale) \
-              X(save) X(restore)
+#define KRAIT_CAIRO_FUNCTIONS(X) \
+  X(svg_surface_create)          \
+  X(image_surface_create)        \
+  X(surface_write_to_png)        \
+  X(surface_finish)              \
+  X(surface_destroy)             \
+  X(surface_status)              \
+  X(status_to_string)            \
+  X(create)                      \
+  X(destroy)                     \
+  X(set_source_rgb)              \
+  X(set_line_width)              \
+  X(set_line_join)               \
+  X(move_to)                     \
+  X(line_to)                     \
+  X(stroke)                      \
+  X(rectangle)                   \
+  X(clip)                        \
+  X(reset_clip)                  \
+  X(fill)                        \
+  X(select_font_face)            \
+  X(set_font_size)               \
+  X(text_extents)                \
+  X(show_text)                   \
+  X(scale)                       \
+  X(save)                        \
+  X(restore)
 
 struct Cairo {
 #define KRAIT_CAIRO_POINTER(name) decltype(&cairo_##name) name = nullptr;
