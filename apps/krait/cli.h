@@ -57,6 +57,7 @@ void add_doctor(Command& root);
 void add_export(Command& root);
 void add_gradients(Command& root);
 void add_inspect(Command& root);
+void add_lora(Command& root);
 void add_logits(Command& root);
 void add_new(Command& root);
 void add_perplexity(Command& root);

@@ -101,6 +101,15 @@ ordered_json memory(const Session& s) {
           {"working_bytes", working_bytes(s, kPrefillChunk)}};
 }
 
+// What --lora adds, parameter by parameter.
+ordered_json describe_adapter(const Adapter& a, const Model& m) {
+  ordered_json parts = ordered_json::array();
+  for (const auto& [name, f] : a.factors) parts.push_back({{"name", name}, {"rank", f.rank()}, {"scale", f.scale}});
+  for (const auto& [name, t] : a.states) parts.push_back({{"name", name}, {"initial_state", to_json(t.shape())}});
+  const double share = static_cast<double>(a.param_count()) / static_cast<double>(m.param_count());
+  return {{"name", a.name}, {"parameters", a.param_count()}, {"share", share}, {"parts", parts}};
+}
+
 ordered_json describe(const Session& s) {
   const Model& m = s.model();
   const ModelSpec& spec = m.spec();
@@ -139,6 +148,7 @@ ordered_json describe(const Session& s) {
     return std::string(h);
   }();
   add_A_range(m, j);
+  if (!m.adapters().empty()) j["adapter"] = describe_adapter(*m.adapters().front(), m);
   j["kernels"] = m.runtime().kernels->name;
   j["tokenizer"] = s.tokenizer ? ordered_json(s.tokenizer->name()) : ordered_json(nullptr);
   ordered_json state = ordered_json::array();
@@ -150,9 +160,20 @@ ordered_json describe(const Session& s) {
   return j;
 }
 
+void print_adapter(const ordered_json& a) {
+  std::printf("adapter %s: %zu parts, %lld parameters, %.3f %% of the model\n",
+              text::escape_controls(a["name"].get<std::string>()).c_str(), a["parts"].size(),
+              a["parameters"].get<long long>(), 100 * a["share"].get<double>());
+  for (const auto& p : a["parts"]) {
+    const std::string what = p.contains("rank") ? "rank " + p["rank"].dump() + ", scale " + p["scale"].dump()
+                                                : "initial state " + shape_text(p["initial_state"]);
+    std::printf("  %-52s %s\n", p["name"].get<std::string>().c_str(), what.c_str());
+  }
+}
+
 void print_text(const ordered_json& j) {
   for (const auto& [key, value] : j.items()) {
-    const bool below = key == "tensors" || key == "state_of_a_layer" || key == "memory";
+    const bool below = key == "adapter" || key == "tensors" || key == "state_of_a_layer" || key == "memory";
     if (below || key == "mixer_config" || key == "weight_types") continue;
     std::string shown = value.is_string() ? text::escape_controls(value.get<std::string>()) : value.dump();
     if (key.find("bytes") != std::string::npos) shown += "  (" + human(value.get<int64_t>()) + ")";
@@ -174,6 +195,7 @@ void print_text(const ordered_json& j) {
     std::printf("  %-8s %-20s %s\n", t["name"].get<std::string>().c_str(), shape_text(t["shape"]).c_str(),
                 t["dtype"].get<std::string>().c_str());
   }
+  if (j.contains("adapter")) print_adapter(j["adapter"]);
   if (!j.contains("tensors")) return;
   std::printf("tensors:\n");
   for (const auto& t : j["tensors"]) {
@@ -206,7 +228,7 @@ int inspect(const Args& a) {
 void add_inspect(Command& root) {
   auto a = std::make_shared<Args>();
   Command c = root.subcommand("inspect", "Show configuration, parameters, state and memory of a model");
-  add_model_options(c, a->model, true, false, {.tokenizer = false, .threads = false});
+  add_model_options(c, a->model, true, false, {.tokenizer = false, .threads = false, .lora = true});
   c.flag("--tensors", a->tensors, "list every tensor of the checkpoint");
   c.flag("--json", a->json, "print JSON, tensors included");
   c.run([a] { return inspect(*a); });

@@ -54,7 +54,7 @@ int logits(const Args& a) {
 void add_logits(Command& root) {
   auto a = std::make_shared<Args>();
   Command c = root.subcommand("logits", "Write the logits of given ids: int32 [L] or [B, L] -> float32 [.., L, V_pad]");
-  add_model_options(c, a->model, true, true, {.tokenizer = false});
+  add_model_options(c, a->model, true, true, {.tokenizer = false, .lora = true});
   c.option("--ids", a->ids, "ids, .npy, int32 [L] or [B, L] (each row its own sequence)");
   c.option("--out", a->out, "logits, .npy, float32, all padded columns");
   c.run([a, c] {

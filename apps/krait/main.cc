@@ -44,6 +44,7 @@ int run(int argc, char** argv) {
   krait::cli::add_state(root);
   krait::cli::add_convert(root);
   krait::cli::add_quantize(root);
+  krait::cli::add_lora(root);
   krait::cli::add_new(root);
   krait::cli::add_task(root);
   krait::cli::add_tokenize(root);

@@ -122,7 +122,7 @@ int perplexity(const Args& a) {
 void add_perplexity(Command& root) {
   auto a = std::make_shared<Args>();
   Command c = root.subcommand("perplexity", "Cross entropy of texts under a model");
-  add_model_options(c, a->model, true, true);
+  add_model_options(c, a->model, true, true, {.lora = true});
   c.positionals("FILE", a->files, "texts, each measured by itself; '-' is standard input");
   c.option("--window", a->window,
            "measure in windows of that many tokens, state reset at each, the incomplete last left out; 0: one pass "

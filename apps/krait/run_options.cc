@@ -126,7 +126,7 @@ std::string special_text(const text::Tokenizer& t, std::optional<int32_t> id) { 
 }  // namespace
 
 void add_run_options(Command& c, RunArgs& a) {
-  add_model_options(c, a.model, true, false);
+  add_model_options(c, a.model, true, false, {.lora = true});
   c.option("-m,--model", a.model_option, "the same as MODEL; neither: the shipped model");
   c.option("-p,--prompt", a.prompt, "text to go on from");
   c.option("-f,--file", a.file, "file with that text; '-' is standard input");

@@ -1,6 +1,8 @@
 #include "session.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
@@ -8,6 +10,7 @@
 #include "krait/backends/cpu/cpu_backend.h"
 #include "krait/core/error.h"
 #include "krait/io/gguf.h"
+#include "krait/models/peft.h"
 #include "krait/text/utf8.h"
 #include "progress.h"
 
@@ -72,6 +75,9 @@ void add_model_options(Command& c, ModelArgs& a, bool positional, bool model_req
     c.positional("MODEL", a.model, "folder or file: safetensors, pytorch_model.bin, GGUF", model_required);
   if (use.tokenizer) c.option("--tokenizer", a.tokenizer, "tokenizer file or folder, if not beside the weights");
   if (use.threads) c.option("-t,--threads", a.threads, "threads; 0: all CPUs this process may use");
+  if (use.lora) {
+    c.list("--lora", a.lora, "folder of an adapter, DIR or DIR=SCALE; repeatable: what they add is added up");
+  }
   c.choice("--compute", a.compute, {"f32", "bf16x2", "bf16"},
            "arithmetic of matmuls on bf16 weights: f32 (exact products), bf16x2 (2e-6 relative error), bf16 (1.4e-3)");
   c.choice("--weights", a.weights, {"file", "f32", "bf16", "f16"}, "hold matrices in this type instead of the file's");
@@ -132,6 +138,19 @@ void check_vocabulary(const text::Tokenizer& t, int64_t padded_vocab_size) {
 
 namespace {
 
+// DIR or DIR=SCALE
+std::pair<std::string, double> split_scale(const std::string& text) {
+  const size_t eq = text.rfind('=');
+  if (eq == std::string::npos) return {text, 1};
+  double scale = 0;
+  const char *first = text.data() + eq + 1, *last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(first, last, scale);
+  if (error != std::errc() || end != last || !std::isfinite(scale)) {
+    fail_usage("[lora] --lora " + text + " is not DIR or DIR=SCALE");
+  }
+  return {text.substr(0, eq), scale};
+}
+
 // Options and files that the loaded model makes meaningless are refused (trap G6).
 void check_session(const ModelArgs& a, const Session& s) {
   const auto& params = s.model().params().all();
@@ -141,6 +160,20 @@ void check_session(const ModelArgs& a, const Session& s) {
     fail_usage("[compute] --compute " + a.compute + " acts on bf16 weights, and this model has none; see --weights");
   }
   if (s.tokenizer) check_vocabulary(*s.tokenizer, s.model().padded_vocab_size());
+}
+
+// All of --lora as the one adapter that everything is read with.
+WithAdapters with_adapters(const std::vector<std::string>& lora) {
+  if (lora.empty()) return {};
+  return {[lora](const ModelSpec& spec) -> Adapters {
+            std::vector<std::pair<Adapter, double>> parts;
+            for (const std::string& text : lora) {
+              const auto [folder, scale] = split_scale(text);
+              parts.emplace_back(read_adapter(folder, spec), scale);
+            }
+            return {std::make_shared<const Adapter>(combined(parts))};
+          },
+          0};
 }
 
 }  // namespace
@@ -156,7 +189,7 @@ Session open_session(const ModelArgs& a, NeedTokenizer need) {
   const std::string path = a.model.empty() ? shipped_model() : a.model;
   const SlowNotice notice("loading " + path);
   s.before = resident_now();
-  s.loaded = load_model(path, rt, cast);
+  s.loaded = load_model(path, rt, cast, with_adapters(a.lora));
   s.with_model = resident_now();
   if (need != NeedTokenizer::kNo) {
     s.tokenizer = a.tokenizer.empty() ? find_tokenizer(*s.loaded.checkpoint) : open_any_tokenizer(a.tokenizer);

@@ -12,18 +12,19 @@
 namespace krait::cli {
 
 struct ModelArgs {
-  std::string model;             // folder or file; empty: the shipped model
-  std::string tokenizer;         // file or folder; empty: beside the model, or inside the GGUF file
-  int64_t threads = 0;           // 0: all CPUs this process may use
-  std::string compute = "f32";   // f32, bf16x2, bf16
-  std::string weights = "file";  // file, f32, bf16, f16
-  std::string backend = "auto";  // a kernel set by name
+  std::string model;              // folder or file; empty: the shipped model
+  std::string tokenizer;          // file or folder; empty: beside the model, or inside the GGUF file
+  int64_t threads = 0;            // 0: all CPUs this process may use
+  std::string compute = "f32";    // f32, bf16x2, bf16
+  std::string weights = "file";   // file, f32, bf16, f16
+  std::string backend = "auto";   // a kernel set by name
+  std::vector<std::string> lora;  // folders of adapters, DIR or DIR=SCALE: what they add is added up
   const KernelSet& (*wrap)(const KernelSet&) = nullptr;  // what to make of that set (bench_profile.h)
 };
 
 // What of a model a command has a use for: options without an effect are not declared.
 struct ModelUse {
-  bool tokenizer = true, threads = true;
+  bool tokenizer = true, threads = true, lora = false;
 };
 // Declares the options above. `positional`: MODEL is also the first argument.
 void add_model_options(Command& command, ModelArgs& args, bool positional, bool model_required, ModelUse use = {});

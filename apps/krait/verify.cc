@@ -126,7 +126,7 @@ int run_verify(const Args& a) {
 void add_verify(Command& root) {
   auto a = std::make_shared<Args>();
   Command c = root.subcommand("verify", "Test the exactness contract on this machine and a model, as a table");
-  add_model_options(c, a->model, true, false, {.tokenizer = false});
+  add_model_options(c, a->model, true, false, {.tokenizer = false, .lora = true});
   c.flag("--quick", a->quick, "sample the splits, batches and points instead of trying all of them");
   c.option("--length", a->length, "tokens of the prompt that is split");
   c.option("--seed", a->seed, "of the random prompts and points");

@@ -137,7 +137,10 @@ struct Engine::Impl {
 
   void admit(const Waiting& w) {
     const Request& q = w.job->request;
-    Running r{w.job, w.index, w.from ? Sequence(pool, *w.from) : Sequence(pool), {}, 0, false, 0, false, false,
+    const int32_t adapter = q.adapter.value_or(model.default_adapter());
+    Running r{w.job, w.index, w.from ? Sequence(pool, *w.from, adapter) : Sequence(pool, adapter),
+              {},    0,       false,
+              0,     false,   false,
               false, {}};
     if (w.index > 0) {
       r.sequence.rng().stream += static_cast<uint64_t>(w.index);
@@ -163,7 +166,7 @@ struct Engine::Impl {
       if (now[i] == 0) continue;
       const auto part = running[i].unread().first(static_cast<size_t>(now[i]));
       ids.insert(ids.end(), part.begin(), part.end());
-      spans.add(now[i], running[i].sequence.slot());
+      spans.add(now[i], running[i].sequence.slot(), running[i].sequence.adapter());
       rows.push_back(static_cast<int64_t>(ids.size()) - 1);
       (running[i].in_prompt ? pass.prompt : pass.generated) += now[i];
     }

@@ -29,6 +29,7 @@ struct Request {
   std::vector<int32_t> prompt;  // may be empty only on top of a `start` that has read something
   int64_t max_new_tokens = 0;   // 0: the prompt is read, and nothing more
   SamplerParams sampler;
+  std::optional<int32_t> adapter;   // of the model, −1: none; not given: the model's default
   std::vector<int32_t> stop_ids;    // choosing one ends the sequence; it is neither delivered nor read
   int64_t n = 1;                    // sequences forked off after the prompt; sequence i draws from stream + i
   std::optional<int64_t> logprobs;  // with every token: its own log probability and those of the best so many

@@ -11,14 +11,14 @@ void require(bool ok, const std::string& rule) {
   if (!ok) fail_usage("[generate] " + rule);
 }
 
-void check_prompt(const Model& model, const std::vector<int32_t>& prompt, const State* start) {
+void check_prompt(const Model& model, const std::vector<int32_t>& prompt, const State* start, int32_t adapter) {
   for (size_t i = 0; i < prompt.size(); ++i) {
     if (prompt[i] < 0 || prompt[i] >= model.vocab_size()) {
       fail_data(
           fmt::format("[generate] prompt token {} is id {}, the vocabulary has {}", i, prompt[i], model.vocab_size()));
     }
   }
-  if (start != nullptr) check_fits(model, *start);
+  if (start != nullptr) check_fits(model, *start, adapter);
   require(
       !prompt.empty() || (start != nullptr && start->position() > 0),
       "the prompt is empty and there is no state to go on from: begin with the beginning-of-text token, or any other");
@@ -52,7 +52,10 @@ void check_request(const Model& model, const Request& q, int64_t vocab) {
           fmt::format("log probabilities of {} tokens, wants 0 to {}", q.logprobs.value_or(0), vocab));
   validate(q.sampler, vocab);
   check_stop_ids(model, q.stop_ids);
-  check_prompt(model, q.prompt, q.start.get());
+  const int32_t adapter = q.adapter.value_or(model.default_adapter());
+  require(adapter >= -1 && adapter < static_cast<int64_t>(model.adapters().size()),
+          fmt::format("adapter {}, the model has {}", adapter, model.adapters().size()));
+  check_prompt(model, q.prompt, q.start.get(), adapter);
   check_marks(q);
 }
 
@@ -71,7 +74,7 @@ void check_request(const Model& model, const BeamRequest& q, int64_t vocab) {
           fmt::format("length penalty is {}, wants ±100", q.length_penalty));
   check_stop_ids(model, q.stop_ids);
   require(!q.early_stop || !q.stop_ids.empty() || q.ends, "early stop has no effect without stop ids");
-  check_prompt(model, q.prompt, q.start.get());
+  check_prompt(model, q.prompt, q.start.get(), model.default_adapter());
 }
 
 }  // namespace krait

@@ -94,8 +94,8 @@ int64_t State::nbytes() const {
   return SlotStore::bytes_per_slot(specs) + (head.last_logits.defined() ? head.last_logits.nbytes() : 0);
 }
 
-State snapshot(const Model& model, const SlotStore& states, int64_t slot, const SequenceHead& head) {
-  State s{model.fingerprint(), model.spec().architecture, head, states.specs(), {}};
+State snapshot(const Model& model, const SlotStore& states, int64_t slot, const SequenceHead& head, int32_t adapter) {
+  State s{model.fingerprint(adapter), model.spec().architecture, head, states.specs(), {}};
   for (size_t b = 0; b < s.specs.size(); ++b) {
     StateView& view = s.blocks.emplace_back();
     for (size_t t = 0; t < s.specs[b].size(); ++t) view.push_back(states.at(b, t, slot).clone());
@@ -103,12 +103,12 @@ State snapshot(const Model& model, const SlotStore& states, int64_t slot, const 
   return s;
 }
 
-void check_fits(const Model& model, const State& s) {
-  if (s.model_fingerprint != model.fingerprint()) {
+void check_fits(const Model& model, const State& s, int32_t adapter) {
+  if (s.model_fingerprint != model.fingerprint(adapter)) {
     fail_data(fmt::format(
-        "[state] the state belongs to another model, or to other weights or --compute of it: its fingerprint "
+        "[state] the state belongs to another model, or to other weights, --lora or --compute of it: its fingerprint "
         "is {:016x} ({}), the model's is {:016x} ({})",
-        s.model_fingerprint, s.architecture, model.fingerprint(), model.spec().architecture));
+        s.model_fingerprint, s.architecture, model.fingerprint(adapter), model.spec().architecture));
   }
   const std::string wrong = first_difference(s.specs, model.state_specs());
   if (!wrong.empty()) fail_data("[state] the state does not fit the model: " + wrong);
@@ -141,8 +141,8 @@ void check_foreign(const Model& model, const State& s) {
   require_finite("the row of logits", s.head.last_logits);
 }
 
-void restore(const Model& model, const State& s, SlotStore& states, int64_t slot) {
-  check_fits(model, s);
+void restore(const Model& model, const State& s, SlotStore& states, int64_t slot, int32_t adapter) {
+  check_fits(model, s, adapter);
   for (size_t b = 0; b < s.specs.size(); ++b) {
     for (size_t t = 0; t < s.specs[b].size(); ++t) {
       Tensor to = states.at(b, t, slot);

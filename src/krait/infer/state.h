@@ -21,7 +21,7 @@ struct SequenceHead {
 };
 
 struct State {
-  uint64_t model_fingerprint = 0;  // Model::fingerprint() of the model it belongs to
+  uint64_t model_fingerprint = 0;  // Model::fingerprint() of the model, and the adapter, that it belongs to
   std::string architecture;        // of that model: "mamba2"
   SequenceHead head;
   std::vector<StateSpec> specs;   // one a sub-block
@@ -31,14 +31,22 @@ struct State {
   int64_t nbytes() const;  // of the tensors and the logits
 };
 
+// In what follows, without an adapter: the model's default one.
 // The sequence in `slot`, copied.
-State snapshot(const Model&, const SlotStore&, int64_t slot, const SequenceHead&);
-// Puts a state into `slot`. Throws kBadData if it belongs to another model (fingerprint, tensors).
-void restore(const Model&, const State&, SlotStore&, int64_t slot);
-// Throws kBadData, with the reason, unless the state belongs to the model.
-void check_fits(const Model&, const State&);
+State snapshot(const Model&, const SlotStore&, int64_t slot, const SequenceHead&, int32_t adapter);
+inline State snapshot(const Model& m, const SlotStore& states, int64_t slot, const SequenceHead& head) {
+  return snapshot(m, states, slot, head, m.default_adapter());
+}
+// Throws kBadData, with the reason, unless the state belongs to the model with that adapter.
+void check_fits(const Model&, const State&, int32_t adapter);
+inline void check_fits(const Model& m, const State& s) { check_fits(m, s, m.default_adapter()); }
 // The same of a state that a stranger brings: also no token that the model has not, and no number that is not finite.
 void check_foreign(const Model&, const State&);
+// Puts a state into `slot`. Throws as check_fits() does.
+void restore(const Model&, const State&, SlotStore&, int64_t slot, int32_t adapter);
+inline void restore(const Model& m, const State& s, SlotStore& states, int64_t slot) {
+  restore(m, s, states, slot, m.default_adapter());
+}
 
 // Every bit equal: tensors, logits, history, random stream, model.
 bool operator==(const State&, const State&);

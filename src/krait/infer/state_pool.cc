@@ -38,9 +38,9 @@ int32_t StatePool::take() {
   return slot;
 }
 
-StatePool::Lease StatePool::acquire() {
+StatePool::Lease StatePool::acquire(int32_t adapter) {
   Lease lease(this, take());
-  model_.reset_state(states_, lease.slot());
+  model_.reset_state(states_, lease.slot(), adapter);
   return lease;
 }
 
@@ -50,10 +50,11 @@ StatePool::Lease StatePool::fork(const Lease& source) {
   return lease;
 }
 
-Sequence::Sequence(StatePool& pool) : lease_(pool.acquire()) {}
+Sequence::Sequence(StatePool& pool, int32_t adapter) : lease_(pool.acquire(adapter)), adapter_(adapter) {}
 
-Sequence::Sequence(StatePool& pool, const State& s) : lease_(pool.acquire()), head_(s.head) {
-  restore(pool.model(), s, pool.states(), slot());
+Sequence::Sequence(StatePool& pool, const State& s, int32_t adapter)
+    : lease_(pool.acquire(adapter)), adapter_(adapter), head_(s.head) {
+  restore(pool.model(), s, pool.states(), slot(), adapter);
 }
 
 const Tensor& Sequence::read(std::span<const int32_t> ids, int64_t chunk) {
@@ -61,7 +62,8 @@ const Tensor& Sequence::read(std::span<const int32_t> ids, int64_t chunk) {
     const auto part = ids.first(std::min(ids.size(), static_cast<size_t>(chunk)));
     const auto n = static_cast<int64_t>(part.size());
     const int64_t last = n - 1;
-    const Tensor logits = model().forward(part, SeqSpans::one(n, slot()), lease_.pool().states(), std::span(&last, 1));
+    const SeqSpans spans = SeqSpans::one(n, slot(), adapter_);
+    const Tensor logits = model().forward(part, spans, lease_.pool().states(), std::span(&last, 1));
     advance(part, {logits.f32(), static_cast<size_t>(logits.numel())});
     ids = ids.subspan(part.size());
   }
@@ -75,9 +77,9 @@ void Sequence::advance(std::span<const int32_t> ids, std::span<const float> logi
   head_.last_logits = copy;  // a new one: earlier ones may be shared with forks and states
 }
 
-Sequence Sequence::fork() const { return {lease_.pool().fork(lease_), head_}; }
+Sequence Sequence::fork() const { return {lease_.pool().fork(lease_), head_, adapter_}; }
 
-State Sequence::state() const { return snapshot(model(), lease_.pool().states(), slot(), head_); }
+State Sequence::state() const { return snapshot(model(), lease_.pool().states(), slot(), head_, adapter_); }
 
 void Sequence::mark() { marks_.insert_or_assign(position(), state()); }
 
@@ -102,7 +104,7 @@ void Sequence::rewind(int64_t to) {
   if (kept == marks_.end()) {
     fail_usage(fmt::format("[rewind] position {} was not kept; marks: {}", to, fmt::join(marks(), ", ")));
   }
-  restore(model(), kept->second, lease_.pool().states(), slot());
+  restore(model(), kept->second, lease_.pool().states(), slot(), adapter_);
   head_ = kept->second.head;
   marks_.erase(std::next(kept), marks_.end());  // of tokens that are no longer part of the sequence
 }

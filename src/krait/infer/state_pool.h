@@ -42,7 +42,7 @@ class StatePool {
   int64_t n_slots() const { return states_.n_slots(); }
   int64_t free_slots() const { return static_cast<int64_t>(free_.size()); }
 
-  Lease acquire();                  // holds the state a sequence begins with; throws kFailed if no slot is free
+  Lease acquire(int32_t adapter);   // holds the state a sequence begins with; throws kFailed if no slot is free
   Lease fork(const Lease& source);  // holds a copy; throws kFailed if no slot is free
 
  private:
@@ -54,10 +54,15 @@ class StatePool {
 
 class Sequence {
  public:
-  explicit Sequence(StatePool& pool);       // at position 0
-  Sequence(StatePool& pool, const State&);  // goes on from a state; throws kBadData if it is another model's
+  // Without an adapter: with the model's default one.
+  explicit Sequence(StatePool& pool) : Sequence(pool, pool.model().default_adapter()) {}  // at position 0
+  Sequence(StatePool& pool, int32_t adapter);
+  // Goes on from a state; throws kBadData if it is another model's or adapter's.
+  Sequence(StatePool& pool, const State& state) : Sequence(pool, state, pool.model().default_adapter()) {}
+  Sequence(StatePool& pool, const State&, int32_t adapter);
 
   int32_t slot() const { return lease_.slot(); }
+  int32_t adapter() const { return adapter_; }
   const SequenceHead& head() const { return head_; }
   RngState& rng() { return head_.rng; }
   int64_t position() const { return head_.history.position(); }
@@ -81,10 +86,12 @@ class Sequence {
   void rewind(int64_t position);
 
  private:
-  Sequence(StatePool::Lease lease, SequenceHead head) : lease_(std::move(lease)), head_(std::move(head)) {}
+  Sequence(StatePool::Lease lease, SequenceHead head, int32_t adapter)
+      : lease_(std::move(lease)), adapter_(adapter), head_(std::move(head)) {}
   const Model& model() const { return lease_.pool().model(); }
 
   StatePool::Lease lease_;
+  int32_t adapter_ = -1;
   SequenceHead head_;
   std::map<int64_t, State> marks_;
 };

@@ -2,7 +2,11 @@
 
 #include <cstring>
 
+#include "krait/mixers/transpose.h"
+
 namespace krait {
+
+ConvTaps ParamSource::taps(const std::string& name) const { return {conv_taps(f32(name), tape())}; }
 
 void Mixer::reset_state_backward(Gradients&, const StateView&, int64_t) const {}
 

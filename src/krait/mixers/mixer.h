@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "krait/ops/basic.h"
+#include "krait/ops/recurrence.h"
 #include "krait/spec/mixer_config.h"
 #include "krait/spec/param_spec.h"
 
@@ -31,6 +32,7 @@ class ParamSource {
   virtual Tensor f32(const std::string& name) const = 0;      // contiguous f32 copy
   virtual Tensor neg_exp(const std::string& name) const = 0;  // −exp(value), f32 (A from A_log)
   virtual Weight matmul(const std::string& name) const = 0;   // packed for the backend
+  virtual ConvTaps taps(const std::string& name) const;       // [W, C] of a convolution's weight [C, 1, W]
   virtual Tape* tape() const { return nullptr; }              // of a model made for training
 };
 

@@ -148,16 +148,19 @@ ParamStore load_params(const io::Checkpoint& c, const FamilyInfo& f, const Model
   return store;
 }
 
-LoadedModel load_model(const std::filesystem::path& path, const Runtime& runtime, std::optional<DType> cast) {
+LoadedModel load_model(const std::filesystem::path& path, const Runtime& runtime, std::optional<DType> cast,
+                       const WithAdapters& with) {
   LoadedModel m;
   m.checkpoint = io::Checkpoint::open(path);
   m.family = &find_family(*m.checkpoint);
   ModelSpec spec = m.family->parse(*m.checkpoint);
+  Adapters adapters = with.read ? with.read(spec) : Adapters{};
   // Packing reads every matrix once, and finds there what is not finite; a cast reads them before.
   const FiniteCheck check = cast ? FiniteCheck::kAll : FiniteCheck::kUnpacked;
   ParamStore params = load_params(*m.checkpoint, *m.family, spec, runtime.pool, check);
   if (cast) cast_matrices(params, spec, *cast);
-  m.model = std::make_unique<Model>(std::move(spec), std::move(params), runtime);
+  m.model =
+      std::make_unique<Model>(std::move(spec), std::move(params), runtime, std::move(adapters), with.default_adapter);
   if (check == FiniteCheck::kUnpacked && !m.model->finite()) {
     load_params(*m.checkpoint, *m.family, m.model->spec(), runtime.pool);  // throws, and names the tensors
     throw Error(ErrorCode::kInternal, "[load] packing met a value that is not finite, the check of the file none");

@@ -1,6 +1,7 @@
 // From a checkpoint on disk to a Model.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -24,8 +25,14 @@ struct LoadedModel {
   const FamilyInfo* family = nullptr;
   std::unique_ptr<Model> model;
 };
+// What a model's adapters are, once its architecture is known.
+struct WithAdapters {
+  std::function<Adapters(const ModelSpec&)> read;  // may be empty: none
+  int32_t default_adapter = -1;
+};
 // Opens a folder or file of any supported dialect. `cast`: hold matrices and embeddings in this type instead of the
 // file's.
-LoadedModel load_model(const std::filesystem::path&, const Runtime&, std::optional<DType> cast = {});
+LoadedModel load_model(const std::filesystem::path&, const Runtime&, std::optional<DType> cast = {},
+                       const WithAdapters& with = {});
 
 }  // namespace krait

@@ -9,6 +9,7 @@
 #include "krait/core/error.h"
 #include "krait/io/mapped_file.h"
 #include "krait/mixers/registry.h"
+#include "krait/models/adapted.h"
 
 namespace krait {
 namespace {
@@ -24,8 +25,8 @@ Weight packed(const Runtime& rt, const Tensor& rows, const std::string& name, bo
 // A mixer's view of the store: names below its prefix.
 class PrefixedParams final : public ParamSource {
  public:
-  PrefixedParams(const ParamStore& store, const Runtime& rt, std::string prefix, bool& finite)
-      : store_(store), runtime_(rt), prefix_(std::move(prefix)), finite_(finite) {}
+  PrefixedParams(const ParamStore& store, const Adapters& adapters, const Runtime& rt, std::string prefix, bool& finite)
+      : store_(store), adapters_(adapters), runtime_(rt), prefix_(std::move(prefix)), finite_(finite) {}
   bool has(const std::string& name) const override { return store_.has(prefix_ + name); }
   Tensor f32(const std::string& name) const override {
     const Tensor v = store_.f32(prefix_ + name);
@@ -39,7 +40,12 @@ class PrefixedParams final : public ParamSource {
   }
   Tape* tape() const override { return runtime_.parameters; }
   Weight matmul(const std::string& name) const override {
-    return packed(runtime_, store_.get(prefix_ + name).value, prefix_ + name, finite_);
+    Weight w = packed(runtime_, store_.get(prefix_ + name).value, prefix_ + name, finite_);
+    w.adapt(low_ranks(runtime_, adapters_, prefix_ + name));
+    return w;
+  }
+  ConvTaps taps(const std::string& name) const override {
+    return adapted_taps(runtime_, adapters_, prefix_ + name, f32(name));
   }
 
  private:
@@ -61,6 +67,7 @@ class PrefixedParams final : public ParamSource {
   }
 
   const ParamStore& store_;
+  const Adapters& adapters_;
   const Runtime& runtime_;
   std::string prefix_;
   bool& finite_;
@@ -78,17 +85,25 @@ Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows) {
 
 }  // namespace
 
-Model::Model(ModelSpec spec, ParamStore params, Runtime runtime)
-    : spec_(std::move(spec)), params_(std::move(params)), runtime_(runtime) {
+Model::Model(ModelSpec spec, ParamStore params, Runtime runtime, Adapters adapters, int32_t default_adapter)
+    : spec_(std::move(spec)),
+      params_(std::move(params)),
+      runtime_(runtime),
+      adapters_(std::move(adapters)),
+      fingerprints_(1 + adapters_.size()) {
+  runtime_.default_adapter = default_adapter;
+  for (const auto& a : adapters_) check_adapter(*a, spec_);
   // The biggest first: while it is packed, both copies of it are in memory.
   const char* head = spec_.tie_embeddings ? kEmbeddingName : kHeadName;
   head_ = packed(runtime_, params_.get(head).value, head, finite_);
-  const PrefixedParams shell(params_, runtime_, "", finite_);
+  embedding_low_rank_ = embedding_low_ranks(runtime_, adapters_);
+  const PrefixedParams shell(params_, adapters_, runtime_, "", finite_);
   for (const SubBlockSpec& b : spec_.blocks) {
-    const PrefixedParams source(params_, runtime_, b.prefix + ".", finite_);
+    const PrefixedParams source(params_, adapters_, runtime_, b.prefix + ".", finite_);
     blocks_.push_back({load_norm(shell, b.norm), find_mixer(b.mixer).make(b.config, spec_.d_model, source)});
   }
   final_norm_ = load_norm(shell, kFinalNormName);
+  make_initial_states();
   runtime_.parameters = nullptr;
 }
 
@@ -141,9 +156,15 @@ int64_t Model::activation_bytes(int64_t tokens) const {
   return (widest + packed + 2 * spec_.d_model) * tokens * size_of(DType::kF32);
 }
 
-uint64_t Model::fingerprint() const {
+uint64_t Model::fingerprint(int32_t adapter) const {
   const std::lock_guard lock(fingerprint_mutex_);
-  if (fingerprint_) return *fingerprint_;
+  if (!fingerprints_[0]) fingerprints_[0] = base_fingerprint();
+  auto& f = fingerprints_[static_cast<size_t>(1 + adapter)];
+  if (!f) f = hash_of(*adapters_[static_cast<size_t>(adapter)], *fingerprints_[0]);
+  return *f;
+}
+
+uint64_t Model::base_fingerprint() const {
   XXH64_hash_t h = 0;
   const auto mix = [&h](const void* p, size_t n) { h = XXH3_64bits_withSeed(p, n, h); };
   const auto mix_text = [&](const std::string& s) { mix(s.data(), s.size()); };
@@ -162,18 +183,19 @@ uint64_t Model::fingerprint() const {
     mix(t.bytes(), static_cast<size_t>(t.nbytes()));
     io::MappedFile::release_pages(t.bytes(), static_cast<size_t>(t.nbytes()));
   }
-  fingerprint_ = h;
   return h;
 }
 
-void Model::check_batch(std::span<const int32_t> ids, const SeqSpans& spans, const SlotStore& states) {
+void Model::check_batch(std::span<const int32_t> ids, const SeqSpans& spans, const SlotStore& states) const {
   const auto T = static_cast<int64_t>(ids.size());
-  bool ok = spans.n_tokens() == T && spans.offset.size() == spans.slot.size() + 1 && spans.offset[0] == 0;
+  bool ok = spans.n_tokens() == T && spans.offset.size() == spans.slot.size() + 1 && spans.offset[0] == 0 &&
+            (spans.adapter.empty() || spans.adapter.size() == spans.slot.size());
+  for (const int32_t a : spans.adapter) ok = ok && a >= -1 && a < static_cast<int64_t>(adapters_.size());
   for (int64_t s = 0; ok && s < spans.n_seqs(); ++s) {
     const int32_t slot = spans.slot[static_cast<size_t>(s)];
     ok = spans.length(s) >= 0 && slot >= 0 && slot < states.n_slots();
   }
-  if (!ok) throw Error(ErrorCode::kInternal, fmt::format("[forward] spans or slots do not fit {} ids", T));
+  if (!ok) throw Error(ErrorCode::kInternal, fmt::format("[forward] spans, slots or adapters do not fit {} ids", T));
 }
 
 Tensor Model::forward(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states,
@@ -185,7 +207,7 @@ Tensor Model::forward(std::span<const int32_t> ids, const SeqSpans& spans, SlotS
     }
   }
   ForwardContext ctx{runtime_, spans};
-  Tensor residual = embed(ctx, params_.get(kEmbeddingName).value, ids);
+  Tensor residual = embedded(ctx, ids);
   Tensor h;  // output of the last sub-block, not yet added to the residual stream
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Tensor u = add_norm(ctx, h, residual, blocks_[i].norm);
@@ -197,8 +219,10 @@ Tensor Model::forward(std::span<const int32_t> ids, const SeqSpans& spans, SlotS
   return linear(ctx, add_norm(ctx, last_h, last, final_norm_), head_);
 }
 
-void Model::reset_state(SlotStore& states, int64_t slot) const {
-  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].mixer->reset_state(states.block(i), slot);
+Tensor Model::embedded(ForwardContext& ctx, std::span<const int32_t> ids) const {
+  Tensor y = embed(ctx, params_.get(kEmbeddingName).value, ids);
+  if (!embedding_low_rank_.empty()) add_low_rank(ctx, ids, embedding_low_rank_, y);
+  return y;
 }
 
 }  // namespace krait

@@ -20,13 +20,14 @@ void scatter(const SeqSpans& spans, const std::vector<Tensor>& from, StateView& 
 // norm and mixer of one sub-block; only the residual stream and the states before it are kept.
 Tensor Model::checkpointed(ForwardContext& ctx, const Block& block, const Tensor& residual, StateView& state) const {
   const std::vector<Tensor> before = gather(ctx.spans, state);
-  ForwardContext inference{runtime_, ctx.spans};
+  ForwardContext inference{runtime_, ctx.spans, nullptr, ctx.dropout};
   const Tensor h = block.mixer->forward(inference, norm(inference, residual, block.norm), state);
-  ctx.tape->record([this, &block, &g = ctx.tape->gradients(), spans = ctx.spans, before, residual, state, h]() mutable {
+  ctx.tape->record([this, &block, &g = ctx.tape->gradients(), spans = ctx.spans, dropout = ctx.dropout, before,
+                    residual, state, h]() mutable {
     const std::vector<Tensor> now = gather(spans, state);
     scatter(spans, before, state);
     Tape again(g);
-    ForwardContext recording{runtime_, spans, &again};
+    ForwardContext recording{runtime_, spans, &again, dropout};
     const Tensor same = block.mixer->forward(recording, norm(recording, residual, block.norm), state);
     g.pass_on(h, same);
     again.backward();
@@ -36,11 +37,11 @@ Tensor Model::checkpointed(ForwardContext& ctx, const Block& block, const Tensor
 }
 
 TokenLosses Model::loss(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states, LossOptions options,
-                        Tape* tape, bool checkpoint) const {
+                        Tape* tape, bool checkpoint, const Dropout* dropout) const {
   check_batch(ids, spans, states);
   options.vocab_size = vocab_size();
-  ForwardContext ctx{runtime_, spans, tape};
-  Tensor residual = embed(ctx, params_.get(kEmbeddingName).value, ids);
+  ForwardContext ctx{runtime_, spans, tape, dropout};
+  Tensor residual = embedded(ctx, ids);
   Tensor h;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     if (checkpoint && tape != nullptr) {
@@ -52,10 +53,6 @@ TokenLosses Model::loss(std::span<const int32_t> ids, const SeqSpans& spans, Slo
     }
   }
   return cross_entropy(ctx, add_norm(ctx, h, residual, final_norm_), head_, options);
-}
-
-void Model::reset_state_backward(Gradients& g, SlotStore& states, int64_t slot) const {
-  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].mixer->reset_state_backward(g, states.block(i), slot);
 }
 
 }  // namespace krait

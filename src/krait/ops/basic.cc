@@ -6,6 +6,7 @@
 
 #include "krait/core/error.h"
 #include "krait/ops/backward.h"
+#include "krait/ops/low_rank.h"
 #include "krait/ops/optional.h"
 
 namespace krait {
@@ -61,6 +62,7 @@ Tensor linear(ForwardContext& ctx, const Tensor& x, const Weight& w, const Tenso
   p.K = w.K();
   ctx.kernels().matmul(ctx.exec(), p);
   if (ctx.training()) backward::linear(ctx, x, w, bias, y);
+  if (w.adapted()) add_low_rank(ctx, x, w, y);
   return y;
 }
 

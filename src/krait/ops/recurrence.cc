@@ -4,6 +4,7 @@
 
 #include "krait/core/error.h"
 #include "krait/ops/backward.h"
+#include "krait/ops/low_rank.h"
 #include "krait/ops/optional.h"
 #include "krait/ops/recurrence_params.h"
 #include "krait/ops/states.h"
@@ -16,23 +17,52 @@ void check_shape(const char* op, const char* name, const Tensor& t, const Shape&
   throw Error(ErrorCode::kInternal, fmt::format("[{}] {} is {}, expected {}", op, name, t.shape().str(), want.str()));
 }
 
-}  // namespace
-
-Tensor causal_conv(ForwardContext& ctx, const Tensor& x, const Tensor& w, const Tensor& b, bool silu, Tensor& state) {
-  const int64_t T = x.dim(0), C = x.dim(1), W = w.dim(0);
-  check_rows("causal_conv", "x", x, ctx.spans.n_tokens(), -1);
-  check_shape("causal_conv", "w", w, {W, C});
-  check_shape("causal_conv", "state", state, {state.dim(0), W - 1, C});
+// All sequences of the context, with one set of taps; x and y are their rows.
+void convolve(ForwardContext& ctx, const Tensor& x, const Tensor& w, const Tensor& b, bool silu, Tensor& state,
+              Tensor y) {
   const Tensor before = ctx.training() ? gather_states(ctx.spans, state) : Tensor{};
-  Tensor y = Tensor::empty({T, C});
   CausalConvParams p = conv_params(x, w, b, silu);
   p.spans = ctx.span_view();
   p.y = y.f32();
-  p.ldy = C;
+  p.ldy = y.stride(0);
   p.state = state.f32();
   p.state_stride = state.stride(0);
   ctx.kernels().causal_conv(ctx.exec(), p);
   if (ctx.training()) backward::causal_conv(ctx, x, w, b, silu, before, state, y);
+}
+
+SeqSpans part_of(const SeqSpans& all, const AdapterRun& run) {
+  SeqSpans part;
+  for (int64_t s = run.first_seq; s < run.first_seq + run.n_seqs; ++s) {
+    part.add(all.length(s), all.slot[static_cast<size_t>(s)], run.adapter);
+  }
+  return part;
+}
+
+}  // namespace
+
+const Tensor& ConvTaps::of(int32_t adapter) const {
+  if (adapter < 0 || adapted.empty()) return base;
+  const Tensor& own = adapted[static_cast<size_t>(adapter)];
+  return own.defined() ? own : base;
+}
+
+Tensor causal_conv(ForwardContext& ctx, const Tensor& x, const ConvTaps& w, const Tensor& b, bool silu, Tensor& state) {
+  const int64_t T = x.dim(0), C = x.dim(1), W = w.base.dim(0);
+  check_rows("causal_conv", "x", x, ctx.spans.n_tokens(), -1);
+  check_shape("causal_conv", "w", w.base, {W, C});
+  check_shape("causal_conv", "state", state, {state.dim(0), W - 1, C});
+  Tensor y = Tensor::empty({T, C});
+  if (w.adapted.empty()) {
+    convolve(ctx, x, w.base, b, silu, state, y);
+    return y;
+  }
+  for (const AdapterRun& run : adapter_runs(ctx)) {
+    const SeqSpans part = part_of(ctx.spans, run);
+    ForwardContext mine{ctx.runtime, part, ctx.tape};
+    convolve(mine, x.narrow(0, run.first, run.length), w.of(run.adapter), b, silu, state,
+             y.narrow(0, run.first, run.length));
+  }
   return y;
 }
 

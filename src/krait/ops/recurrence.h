@@ -1,14 +1,28 @@
 // Ops that carry state along a sequence. Row inputs are f32 [T, width] slices; state tensors are [n_slots, …] and are
 // read and written at the slots of the context's spans. Formulas: the kernels header of the same name.
 #pragma once
+#include <utility>
+#include <vector>
+
 #include "krait/core/tensor.h"
 #include "krait/kernels/mamba3_scan.h"
 #include "krait/ops/runtime.h"
 
 namespace krait {
 
+// The taps of a convolution [W, C], and those that adapters make of them: [adapters of the model], or empty; undefined
+// where an adapter leaves them as they are.
+struct ConvTaps {
+  Tensor base;
+  std::vector<Tensor> adapted;
+
+  ConvTaps() = default;
+  ConvTaps(Tensor taps) : base(std::move(taps)) {}  // NOLINT(google-explicit-constructor)
+  const Tensor& of(int32_t adapter) const;
+};
+
 // x [T, C] -> [T, C]; w [W, C]; b [C] or undefined; state [slots, W−1, C].
-Tensor causal_conv(ForwardContext&, const Tensor& x, const Tensor& w, const Tensor& b, bool silu, Tensor& state);
+Tensor causal_conv(ForwardContext&, const Tensor& x, const ConvTaps& w, const Tensor& b, bool silu, Tensor& state);
 
 struct Mamba1Scan {
   Tensor x, dt;    // [T, E]

@@ -1,12 +1,17 @@
 // Weight: a matmul operand W of y = x · Wᵀ, logical [N, K], held in the backend's packed layout. Made for training
 // (Runtime::parameters), it keeps its rows as well.
 #pragma once
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "krait/core/tensor.h"
 #include "krait/ops/runtime.h"
 
 namespace krait {
+
+struct LowRank;
 
 class Weight {
  public:
@@ -17,6 +22,13 @@ class Weight {
 
   // Wᵀ, packed as the operand [K, N] of dx = dy · W. Block types are widened to f32. Throws kInternal without rows.
   Weight transposed(const Runtime&) const;
+
+  // What an adapter adds to the product (ops/low_rank.h); null: nothing.
+  void adapt(std::vector<std::shared_ptr<const LowRank>> by_adapter) { low_rank_ = std::move(by_adapter); }
+  bool adapted() const { return !low_rank_.empty(); }
+  const LowRank* low_rank(int32_t adapter) const {
+    return adapter < 0 ? nullptr : low_rank_[static_cast<size_t>(adapter)].get();
+  }
 
   int64_t N() const { return N_; }
   int64_t K() const { return K_; }
@@ -34,6 +46,7 @@ class Weight {
   Tensor rows_;
   std::string name_;
   bool not_finite_ = false;
+  std::vector<std::shared_ptr<const LowRank>> low_rank_;  // [adapters of the model], or empty
 };
 
 }  // namespace krait

@@ -58,7 +58,7 @@ class Mamba1 final : public Mixer {
         x_proj_(p.matmul("x_proj.weight")),
         dt_proj_(p.matmul("dt_proj.weight")),
         out_proj_(p.matmul("out_proj.weight")),
-        conv_w_(conv_taps(p.f32("conv1d.weight"), p.tape())),
+        conv_w_(p.taps("conv1d.weight")),
         A_(transposed(p.neg_exp("A_log"), p.tape())),
         D_(p.f32("D")),
         dt_bias_(p.f32("dt_proj.bias")) {
@@ -96,8 +96,9 @@ class Mamba1 final : public Mixer {
  private:
   Dims d_;
   Weight in_proj_, x_proj_, dt_proj_, out_proj_;
-  Tensor conv_w_, conv_b_;  // [W, E], [E]
-  Tensor A_;                // [N, E]
+  ConvTaps conv_w_;  // [W, E]
+  Tensor conv_b_;    // [E]
+  Tensor A_;         // [N, E]
   Tensor D_, dt_bias_, in_bias_, out_bias_;
 };
 

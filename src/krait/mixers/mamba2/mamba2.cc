@@ -75,7 +75,7 @@ class Mamba2 final : public Mixer {
       : d_(c),
         in_proj_(p.matmul("in_proj.weight")),
         out_proj_(p.matmul("out_proj.weight")),
-        conv_w_(conv_taps(p.f32("conv1d.weight"), p.tape())),
+        conv_w_(p.taps("conv1d.weight")),
         A_(p.neg_exp("A_log")),
         D_(p.f32("D")),
         dt_bias_(p.f32("dt_bias")) {
@@ -148,7 +148,8 @@ class Mamba2 final : public Mixer {
 
   Dims d_;
   Weight in_proj_, out_proj_;
-  Tensor conv_w_, conv_b_;  // [W, conv], [conv]
+  ConvTaps conv_w_;  // [W, conv]
+  Tensor conv_b_;    // [conv]
   Tensor A_, D_, dt_bias_, norm_w_, in_bias_, out_bias_;
   Tensor initial_;  // [H, N, P] or undefined
 };
