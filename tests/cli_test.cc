@@ -8,8 +8,8 @@ using testing::HasSubstr;
 using testing::Not;
 
 std::vector<std::string> commands() {
-  return {"run",     "logits",   "perplexity", "bench",    "inspect",   "verify", "state",
-          "convert", "quantize", "new",        "tokenize", "tokenizer", "doctor"};
+  return {"run",     "logits", "perplexity", "bench", "inspect",  "verify",    "state",
+          "convert", "lora",   "quantize",   "new",   "tokenize", "tokenizer", "doctor"};
 }
 
 TEST_F(CliTest, HelpNamesEveryCommandAndEveryCommandHasHelp) {

@@ -1,9 +1,12 @@
 // krait lora: adapters of a model, apart from running it.
+#include <filesystem>
 #include <memory>
 
 #include "checkpoint_out.h"
 #include "cli.h"
+#include "krait/core/error.h"
 #include "krait/models/peft.h"
+#include "session.h"
 
 namespace krait::cli {
 namespace {
@@ -36,11 +39,34 @@ void add_merge(Command& lora) {
   c.run([a] { return merge_adapter(*a); });
 }
 
+struct CombineArgs {
+  std::string model, out;
+  std::vector<std::string> adapters;
+};
+
+int combine(const CombineArgs& a) {
+  const auto checkpoint = io::Checkpoint::open(a.model);
+  const ModelSpec spec = find_family(*checkpoint).parse(*checkpoint);
+  if (std::filesystem::exists(a.out)) fail_usage("[lora combine] " + a.out + " exists already");
+  write_adapter(a.out, read_adapters(a.adapters, spec));
+  return 0;
+}
+
+void add_combine(Command& lora) {
+  auto a = std::make_shared<CombineArgs>();
+  Command c = lora.subcommand("combine", "Write several adapters of one model as a single one");
+  c.positional("MODEL", a->model, "the model that they belong to");
+  c.positional("OUT", a->out, "folder to write");
+  c.positionals("ADAPTER", a->adapters, "folders, DIR or DIR=SCALE: what they add is added up");
+  c.run([a] { return combine(*a); });
+}
+
 }  // namespace
 
 void add_lora(Command& root) {
-  Command lora = root.subcommand("lora", "Adapters (LoRA): make one part of a model");
+  Command lora = root.subcommand("lora", "Adapters (LoRA): merge one into a model, combine several");
   add_merge(lora);
+  add_combine(lora);
 }
 
 }  // namespace krait::cli

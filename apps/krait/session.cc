@@ -146,7 +146,7 @@ std::pair<std::string, double> split_scale(const std::string& text) {
   const char *first = text.data() + eq + 1, *last = text.data() + text.size();
   const auto [end, error] = std::from_chars(first, last, scale);
   if (error != std::errc() || end != last || !std::isfinite(scale)) {
-    fail_usage("[lora] --lora " + text + " is not DIR or DIR=SCALE");
+    fail_usage("[lora] '" + text + "' is not DIR or DIR=SCALE");
   }
   return {text.substr(0, eq), scale};
 }
@@ -166,17 +166,21 @@ void check_session(const ModelArgs& a, const Session& s) {
 WithAdapters with_adapters(const std::vector<std::string>& lora) {
   if (lora.empty()) return {};
   return {[lora](const ModelSpec& spec) -> Adapters {
-            std::vector<std::pair<Adapter, double>> parts;
-            for (const std::string& text : lora) {
-              const auto [folder, scale] = split_scale(text);
-              parts.emplace_back(read_adapter(folder, spec), scale);
-            }
-            return {std::make_shared<const Adapter>(combined(parts))};
+            return {std::make_shared<const Adapter>(read_adapters(lora, spec))};
           },
           0};
 }
 
 }  // namespace
+
+Adapter read_adapters(const std::vector<std::string>& lora, const ModelSpec& spec) {
+  std::vector<std::pair<Adapter, double>> parts;
+  for (const std::string& text : lora) {
+    const auto [folder, scale] = split_scale(text);
+    parts.emplace_back(read_adapter(folder, spec), scale);
+  }
+  return combined(parts);
+}
 
 Session open_session(const ModelArgs& a, NeedTokenizer need) {
   Session s;

@@ -44,6 +44,9 @@ enum class NeedTokenizer : uint8_t { kNo, kIfThere, kYes };
 // Throws kBadData / kUsage with the reason; with kYes also if there is no tokenizer.
 Session open_session(const ModelArgs& args, NeedTokenizer need);
 
+// DIR or DIR=SCALE of each; all that they add as one adapter.
+Adapter read_adapters(const std::vector<std::string>& lora, const ModelSpec& spec);
+
 Runtime make_runtime(const ModelArgs& args, ThreadPool& pool);
 std::unique_ptr<ThreadPool> make_pool(int64_t threads);
 

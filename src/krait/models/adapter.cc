@@ -127,6 +127,15 @@ Adapter combined(const std::vector<std::pair<Adapter, double>>& parts) {
     if (!sum.states.empty()) fail_usage("[lora] two adapters have initial states: " + sum.name);
     sum.states = part.states;
   }
+  if (parts.size() == 1) sum.settings = parts.front().first.settings;
+  if (parts.size() > 1) {
+    sum.settings.rank = 1;
+    for (const auto& [name, f] : sum.factors) {
+      sum.settings.rank = std::max(sum.settings.rank, f.rank());
+      sum.settings.targets.push_back(module_of(name));
+    }
+    sum.settings.alpha = static_cast<double>(sum.settings.rank);
+  }
   return sum;
 }
 

@@ -151,10 +151,29 @@ Json targets_of(const LoraSettings& s) {
   return list;
 }
 
+std::string module_of(const std::string& parameter) {
+  return parameter == kEmbeddingName ? "backbone.embeddings" : parameter.substr(0, parameter.rfind('.'));
+}
+
+// What parameters have that differs from the settings.
+void set_patterns(const Adapter& a, Json& j) {
+  Json ranks = Json::object(), alphas = Json::object();
+  const LoraSettings& s = a.settings;
+  for (const auto& [name, f] : a.factors) {
+    const int64_t r = f.rank();
+    if (r != s.rank) ranks.set(module_of(name), Json(r));
+    if (static_cast<float>(scale_of(r, s.alpha, s.rslora)) != f.scale) {
+      alphas.set(module_of(name), Json(static_cast<double>(f.scale) / scale_of(r, 1, s.rslora)));
+    }
+  }
+  j.set("alpha_pattern", std::move(alphas));
+  j.set("rank_pattern", std::move(ranks));
+}
+
 Json config_of(const Adapter& a) {
   const LoraSettings& s = a.settings;
   Json j = Json::object();
-  j.set("alpha_pattern", Json::object());
+  set_patterns(a, j);
   j.set("auto_mapping", Json());
   j.set("base_model_name_or_path", s.base_model.empty() ? Json() : Json(s.base_model));
   j.set("bias", Json("none"));
@@ -166,7 +185,6 @@ Json config_of(const Adapter& a) {
   j.set("modules_to_save", Json());
   j.set("peft_type", Json("LORA"));
   j.set("r", Json(s.rank));
-  j.set("rank_pattern", Json::object());
   j.set("target_modules", targets_of(s));
   j.set("task_type", Json("CAUSAL_LM"));
   j.set("use_dora", Json(false));
@@ -178,8 +196,7 @@ std::vector<io::NamedTensor> tensors_of(const Adapter& a) {
   std::vector<io::NamedTensor> all;
   for (const auto& [name, f] : a.factors) {
     const bool table = name == kEmbeddingName, conv = name.ends_with("conv1d.weight");
-    const std::string module = table ? "backbone.embeddings" : name.substr(0, name.rfind('.'));
-    const std::string key = kKeyPrefix + module + (table ? ".lora_embedding_" : ".lora_");
+    const std::string key = kKeyPrefix + module_of(name) + (table ? ".lora_embedding_" : ".lora_");
     const std::string end = table ? "" : ".weight";
     const int64_t r = f.rank();
     all.push_back({key + "A" + end, conv ? f.A.reshape({r, 1, f.A.dim(1)}) : f.A});

@@ -48,13 +48,25 @@ double weight_sum(const data::Batch& b) {
 TrainModel::TrainModel(ModelSpec spec, const ParamStore& params, const Runtime& runtime, TrainModelOptions options)
     : spec_(std::move(spec)), runtime_(runtime), options_(std::move(options)) {
   for (const ParamSpec& p : model_params(spec_)) {
-    if (options_.trainable && !options_.trainable(p.name)) {
+    if (options_.trainable ? !options_.trainable(p.name) : options_.adapter.has_value()) {
       masters_.set(p.name, params.get(p.name));
       continue;
     }
     const Tensor value = params.f32(p.name);
     masters_.set(p.name, {value, false});
     trained_.push_back({p, value, {}});
+  }
+  if (options_.adapter) {
+    for (auto& [name, f] : options_.adapter->factors) {
+      f.A = f.A.clone();
+      f.B = f.B.clone();
+      trained_.push_back({{name + ".lora_A", f.A.shape(), ParamRole::kMatmul, {}}, f.A, {}});
+      trained_.push_back({{name + ".lora_B", f.B.shape(), ParamRole::kMatmul, {}}, f.B, {}});
+    }
+    for (auto& [name, t] : options_.adapter->states) {
+      t = t.clone();
+      trained_.push_back({{name, t.shape(), ParamRole::kVector, {}}, t, {}});
+    }
   }
   if (trained_.empty()) fail_usage("[train] no parameter of the model is trained");
   keep_slabs(std::numeric_limits<size_t>::max());
@@ -67,16 +79,22 @@ void TrainModel::build() {
   parameters_.reset();
   gradients_ = std::make_unique<Gradients>();
   stored_ = masters_;
+  watched_.clear();
   for (const Trained& t : trained_) {
-    const bool rounded = t.spec.role != ParamRole::kVector && options_.weights != DType::kF32;
+    const bool of_model = masters_.has(t.spec.name);
+    const bool rounded = of_model && t.spec.role != ParamRole::kVector && options_.weights != DType::kF32;
     const Tensor value = rounded ? from_f32(t.value, options_.weights) : t.value;
-    stored_.set(t.spec.name, {value, false});
+    if (of_model) stored_.set(t.spec.name, {value, false});
     gradients_->watch(value);
+    watched_.push_back(value);
   }
   parameters_ = std::make_unique<Tape>(*gradients_);
   Runtime rt = runtime_;
   rt.parameters = parameters_.get();
-  model_ = std::make_unique<Model>(spec_, stored_, rt);
+  Adapters adapters;
+  if (options_.adapter) adapters.push_back(std::make_shared<const Adapter>(*options_.adapter));
+  const int32_t default_adapter = adapters.empty() ? -1 : 0;
+  model_ = std::make_unique<Model>(spec_, stored_, rt, std::move(adapters), default_adapter);
 }
 
 const Model& TrainModel::model() {
@@ -84,7 +102,9 @@ const Model& TrainModel::model() {
   return *model_;
 }
 
-void TrainModel::begin() {
+void TrainModel::begin(int64_t step) {
+  step_ = step;
+  rows_ = 0;
   for (Trained& t : trained_) t.gradient = {};
   build();
 }
@@ -94,13 +114,22 @@ void TrainModel::reset_states(int64_t n_seqs) {
   for (int64_t s = 0; s < n_seqs; ++s) model().reset_state(states_, s);
 }
 
-LossSum TrainModel::run(const data::Batch& b, double scale, Tape* tape) {
+// Of tokens from `first` on of every sequence of a batch.
+Dropout TrainModel::dropout_of(const data::Batch& b, int64_t first) const {
+  Dropout d{options_.dropout_seed, static_cast<uint64_t>(step_), {}};
+  for (int64_t s = 0; s < b.n_seqs(); ++s) {
+    d.first_row.push_back(rows_ + b.spans.offset[static_cast<size_t>(s)] + std::min(first, b.spans.length(s)));
+  }
+  return d;
+}
+
+LossSum TrainModel::run(const data::Batch& b, double scale, Tape* tape, const Dropout* dropout) {
   LossOptions o;
   o.targets = b.targets;
   o.weights = b.weights;
   o.scale = static_cast<float>(scale);
   o.z_loss = options_.z_loss;
-  return sum_of(model().loss(b.ids, b.spans, states_, o, tape, options_.checkpoint), b.weights);
+  return sum_of(model().loss(b.ids, b.spans, states_, o, tape, options_.checkpoint, dropout), b.weights);
 }
 
 // Forward over the segments, keeping the states between them only; then from the last to the first: forward again on a
@@ -110,7 +139,8 @@ LossSum TrainModel::run_segments(const data::Batch& b, double scale) {
   std::vector<SlotStore> before;
   for (int64_t i = 0; i + 1 < n_segments; ++i) {
     before.push_back(states_.clone());
-    run(segment_of(b, i * options_.segment, options_.segment), scale, nullptr);
+    const Dropout dropout = dropout_of(b, i * options_.segment);
+    run(segment_of(b, i * options_.segment, options_.segment), scale, nullptr, &dropout);
   }
   before.push_back(states_.clone());
   LossSum sum;
@@ -118,8 +148,9 @@ LossSum TrainModel::run_segments(const data::Batch& b, double scale) {
     states_.copy_from(before.back());
     before.pop_back();
     const data::Batch part = segment_of(b, i * options_.segment, options_.segment);
+    const Dropout dropout = dropout_of(b, i * options_.segment);
     Tape tape(*gradients_);
-    sum += run(part, scale, &tape);
+    sum += run(part, scale, &tape, &dropout);
     tape.backward();
   }
   return sum;
@@ -132,18 +163,20 @@ LossSum TrainModel::accumulate(const data::Batch& b, double scale) {
   if (options_.segment > 0 && longest(b) > options_.segment) {
     sum = run_segments(b, scale);
   } else {
+    const Dropout dropout = dropout_of(b, 0);
     Tape tape(*gradients_);
-    sum = run(b, scale, &tape);
+    sum = run(b, scale, &tape, &dropout);
     tape.backward();
   }
   for (int64_t s = 0; s < b.n_seqs(); ++s) model_->reset_state_backward(*gradients_, states_, s);
   gradients_->drop_unwatched();
+  rows_ += b.n_tokens();
   return sum;
 }
 
 void TrainModel::gradients() {
   parameters_->backward();
-  for (Trained& t : trained_) t.gradient = gradients_->of(stored_.get(t.spec.name).value);
+  for (size_t i = 0; i < trained_.size(); ++i) trained_[i].gradient = gradients_->of(watched_[i]);
   parameters_.reset();
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,13 @@ struct TrainModelOptions {
   // with the length.
   int64_t segment = 0;
   float z_loss = 0;
-  // Which parameters learn, by canonical name; the rest stays as it is, in any dtype. Null: all.
+  // Which parameters learn, by canonical name; the rest stays as it is, in any dtype. Null: all, or with an adapter
+  // none.
   std::function<bool(const std::string&)> trainable;
+  // Learns too: its factors are "NAME.lora_A" and "NAME.lora_B" of a parameter NAME, its initial states have the names
+  // that they have there. Its dropout draws masks from `dropout_seed`.
+  std::optional<Adapter> adapter;
+  uint64_t dropout_seed = 0;
 };
 
 // Sums over the targets of one or more batches.
@@ -54,10 +60,12 @@ class TrainModel {
   const std::vector<Trained>& trained() const { return trained_; }
   // All parameters as they stand: trained ones in f32 (the masters themselves).
   const ParamStore& params() const { return masters_; }
+  // The adapter as it stands (the masters themselves); null: there is none.
+  const Adapter* adapter() const { return options_.adapter ? &*options_.adapter : nullptr; }
 
   // One step: begin(), then accumulate() for each micro-batch, then gradients(). Every gradient is a sum in the order
-  // of the tokens: a batch in one piece or in several gives the same bits.
-  void begin();
+  // of the tokens: a batch in one piece or in several gives the same bits. `step`: of the masks of dropout.
+  void begin(int64_t step = 0);
   // Adds the gradient of scale · Σ weight·(nll + z_loss·lse²). `scale` is 1 / Σ weight over the whole step for a mean.
   LossSum accumulate(const data::Batch&, double scale);
   // Fills Trained::gradient.
@@ -73,7 +81,8 @@ class TrainModel {
  private:
   void build();
   void reset_states(int64_t n_seqs);
-  LossSum run(const data::Batch&, double scale, Tape*);
+  Dropout dropout_of(const data::Batch&, int64_t first) const;
+  LossSum run(const data::Batch&, double scale, Tape*, const Dropout* dropout = nullptr);
   LossSum run_segments(const data::Batch&, double scale);
 
   ModelSpec spec_;
@@ -81,6 +90,8 @@ class TrainModel {
   TrainModelOptions options_;
   ParamStore masters_, stored_;  // stored_: rounded as options_.weights says; what the model is made of
   std::vector<Trained> trained_;
+  std::vector<Tensor> watched_;  // what of the model's is a trained parameter: [trained]
+  int64_t step_ = 0, rows_ = 0;  // tokens of the step so far
   std::unique_ptr<Gradients> gradients_;
   std::unique_ptr<Tape> parameters_;
   std::unique_ptr<Model> model_;

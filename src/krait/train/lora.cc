@@ -1,0 +1,141 @@
+#include "krait/train/lora.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <regex>
+
+#include "krait/core/error.h"
+#include "krait/core/rng.h"
+
+namespace krait::train {
+namespace {
+
+constexpr const char* kAllLinear = "all-linear";
+
+// "backbone.layers.3.mixer.in_proj" -> "in_proj"
+std::string last_part(const std::string& module) { return module.substr(module.rfind('.') + 1); }
+
+bool names(const std::string& target, const AdaptableParam& p) {
+  if (target == kAllLinear) return p.name != kEmbeddingName && last_part(p.module) != "conv1d";
+  const bool table = p.name == kEmbeddingName && target == "embedding";  // the original form's name of it
+  return p.module == target || p.module.ends_with("." + target) || table;
+}
+
+std::string kinds(const std::vector<AdaptableParam>& all) {
+  std::vector<std::string> seen;
+  for (const AdaptableParam& p : all) {
+    if (const std::string kind = last_part(p.module); std::ranges::find(seen, kind) == seen.end()) seen.push_back(kind);
+  }
+  return fmt::format("{}", fmt::join(seen, ", "));
+}
+
+std::regex compiled(const std::string& pattern) {
+  try {
+    return std::regex(pattern);
+  } catch (const std::regex_error& e) {
+    fail_usage("[lora] '" + pattern + "' is no regular expression: " + e.what());
+  }
+}
+
+Tensor drawn(const Shape& shape, uint64_t seed, uint64_t stream, double bound, bool normal) {
+  Tensor t = Tensor::empty(shape);
+  Rng rng(seed, stream);
+  for (int64_t i = 0; i < t.numel(); ++i) {
+    t.f32()[i] = static_cast<float>(normal ? rng.normal() : rng.uniform(-bound, bound));
+  }
+  return t;
+}
+
+void check(const LoraSettings& s) {
+  if (s.rank < 1 || s.rank > 1024) fail_usage(fmt::format("[lora] the rank is {}, wants 1 to 1024", s.rank));
+  if (!(s.alpha > 0) || !std::isfinite(s.alpha)) fail_usage(fmt::format("[lora] alpha is {}, wants > 0", s.alpha));
+  if (!(s.dropout >= 0 && s.dropout < 1)) {
+    fail_usage(fmt::format("[lora] dropout is {}, wants 0 to below 1", s.dropout));
+  }
+}
+
+}  // namespace
+
+std::vector<AdaptableParam> match_targets(const ModelSpec& spec, const std::vector<std::string>& targets,
+                                          bool are_pattern) {
+  const std::vector<AdaptableParam> all = adaptable_params(spec);
+  if (targets.empty()) fail_usage("[lora] no targets; the model has " + kinds(all));
+  std::vector<bool> wanted(all.size());
+  std::string nothing;
+  for (const std::string& target : targets) {
+    const std::regex pattern = are_pattern ? compiled(target) : std::regex();
+    bool any = false;
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (!(are_pattern ? std::regex_match(all[i].module, pattern) : names(target, all[i]))) continue;
+      wanted[i] = any = true;
+    }
+    if (!any) nothing += (nothing.empty() ? "'" : ", '") + target + "'";
+  }
+  if (!nothing.empty()) {
+    fail_usage(fmt::format("[lora] {} names nothing that can be adapted; the model has {} (e.g. {})", nothing,
+                           kinds(all), all.back().module));
+  }
+  std::vector<AdaptableParam> found;
+  for (size_t i = 0; i < all.size(); ++i)
+    if (wanted[i]) found.push_back(all[i]);
+  return found;
+}
+
+Adapter new_adapter(const ModelSpec& spec, const LoraSettings& s, uint64_t seed) {
+  check(s);
+  Adapter a;
+  a.name = "lora";
+  a.settings = s;
+  uint64_t stream = 0;
+  for (const AdaptableParam& p : match_targets(spec, s.targets, s.targets_are_pattern)) {
+    LowRankFactors f;
+    const bool table = p.name == kEmbeddingName;
+    const double bound = 1 / std::sqrt(static_cast<double>(p.K));
+    f.A = table ? Tensor::zeros({s.rank, p.K}) : drawn({s.rank, p.K}, seed, stream, bound, false);
+    f.B = table ? drawn({p.N, s.rank}, seed, stream, 0, true) : Tensor::zeros({p.N, s.rank});
+    f.scale = static_cast<float>(scale_of(s.rank, s.alpha, s.rslora));
+    a.factors[p.name] = std::move(f);
+    ++stream;
+  }
+  return a;
+}
+
+void add_initial_states(Adapter& a, const Model& model) {
+  const std::vector<StateSpec> specs = model.state_specs();
+  for (size_t b = 0; b < specs.size(); ++b) {
+    for (const StateTensorSpec& t : specs[b]) {
+      if (t.dtype != DType::kF32 || t.shape.numel() == 0) continue;
+      a.states[model.spec().blocks[b].prefix + "." + t.name] = Tensor::zeros(t.shape);
+    }
+  }
+}
+
+std::string describe(const Adapter& a, const ModelSpec& spec) {
+  struct Kind {
+    int64_t adapted = 0, all = 0, parameters = 0;
+  };
+  std::map<std::string, Kind> by_kind;
+  int64_t model = 0, modules = 0;
+  for (const ParamSpec& p : model_params(spec)) model += p.shape.numel();
+  for (const AdaptableParam& p : adaptable_params(spec)) {
+    Kind& k = by_kind[last_part(p.module)];
+    ++k.all;
+    ++modules;
+    const auto f = a.factors.find(p.name);
+    if (f == a.factors.end()) continue;
+    ++k.adapted;
+    k.parameters += f->second.A.numel() + f->second.B.numel();
+  }
+  std::string text = fmt::format("{} of {} modules, {} initial states, {} parameters, {:.3f} % of the model",
+                                 a.factors.size(), modules, a.states.size(), a.param_count(),
+                                 100 * static_cast<double>(a.param_count()) / static_cast<double>(model));
+  for (const auto& [kind, k] : by_kind) {
+    if (k.adapted > 0) text += fmt::format("\n  {:<12} {:>4} of {:<4} {:>10}", kind, k.adapted, k.all, k.parameters);
+  }
+  return text;
+}
+
+}  // namespace krait::train
