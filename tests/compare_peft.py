@@ -3,7 +3,8 @@
 
 MODEL is a folder in the transformers form (model_type mamba or mamba2). An adapter with random factors is compared
 by the logits of random ids: written by peft and read by Krait; merged by Krait and read by transformers; combined with
-itself by Krait and read by peft. Fails above 1e-4 relative RMS. Without peft it says so and exits with 77, which ctest counts as skipped."""
+itself by Krait and read by peft. Fails above 1e-4 relative RMS. Without peft, or the model,
+it says so and exits with 77, which ctest counts as skipped."""
 import argparse
 import pathlib
 import subprocess
@@ -98,6 +99,9 @@ def main():
     p.add_argument("--rank", type=int, default=8)
     p.add_argument("--rslora", action="store_true")
     a = p.parse_args()
+    if not pathlib.Path(a.model).is_dir():
+        print(f"skipped: there is no {a.model}")
+        return 77
     allow_all_targets()
     config = transformers.AutoConfig.from_pretrained(a.model)
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (2, 48))
