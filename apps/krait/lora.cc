@@ -13,7 +13,7 @@ namespace {
 
 struct MergeArgs {
   std::string model, adapter, dtype = "file";
-  CheckpointOutArgs out{.command = "lora merge"};
+  CheckpointOutArgs out{.command = "lora merge", .out = {}};
 };
 
 int merge_adapter(const MergeArgs& a) {

@@ -218,7 +218,7 @@ class Verifier {
     ThreadPool threads(n);
     Runtime runtime = model_.runtime();
     runtime.pool = &threads;
-    const Model other(model_.spec(), model_.params(), runtime);
+    const Model other(model_.spec(), model_.params(), runtime, model_.adapters(), model_.default_adapter());
     model_.reset_state(pool_.states(), 0);
     const std::string wrong = difference(read(other, ids_, 0, pool_.states()), want_);
     return wrong.empty() ? difference(tensors(0), want_.state) : wrong;
