@@ -236,5 +236,43 @@ TEST_F(CliTrainTest, FineTunesACheckpoint) {
   EXPECT_TRUE(fs::exists(RunFolder::checkpoint(path("more"), 3) / "tokenizer.json"));  // that of the checkpoint
 }
 
+// [lora]: only factors and initial states learn, and say what they are; the checkpoint is an adapter for the base.
+TEST_F(CliTrainTest, TrainsAnAdapter) {
+  ASSERT_EQ(krait(train("run", {"--set", "train.steps=20"})).code, 0);
+  const std::string base = RunFolder::checkpoint(path("run"), 20).string();
+  write("lora.toml", "[model]\nfrom = '" + base + "'\n[lora]\nrank = 4\ntargets = ['in_proj', 'out_proj']\n" +
+                         "initial_states = true\n[data]\ntrain = '" + path("data") +
+                         "'\nlength = 32\n[train]\nsteps = 40\nbatch = 4\n[schedule]\npeak = 1e-2\n");
+  const auto lora = [&](const Args& more) { return krait(Args{"train", path("lora.toml"), "-t", "1"} + more); };
+  const Finished plan = krait({"train", path("lora.toml"), "--explain"});
+  EXPECT_THAT(plan.out,
+              testing::ContainsRegex("layers\\.0\\.mixer\\.in_proj\\.weight\\.lora_B +\\[84, 4\\] +f32 +yes +0"));
+  EXPECT_THAT(plan.out, Not(HasSubstr("A_log")));
+  const Finished f = lora({"--out", path("lora")});
+  ASSERT_EQ(f.code, 0) << f.err;
+  EXPECT_THAT(f.err, AllOf(HasSubstr("4 of 7 modules"), testing::ContainsRegex("in_proj +2 of 2")));
+  const std::string adapter = RunFolder::checkpoint(path("lora"), 40).string();
+  EXPECT_FALSE(fs::exists(adapter + "/model.safetensors"));
+  write("text", "the snake sleeps in the sun and the sun sleeps in the sea. ");
+  const auto perplexity = [&](const Args& more) {
+    const Finished p = krait(Args{"perplexity", base, path("text"), "--json"} + more);
+    EXPECT_EQ(p.code, 0) << p.err;
+    return p.parsed().at("perplexity").get<double>();
+  };
+  EXPECT_LT(perplexity({"--lora", adapter}), 0.9 * perplexity({}));
+
+  const Finished other = lora({"--out", path("lora"), "--resume", "--set", "lora.alpha=8"});
+  EXPECT_EQ(other.code, 3);
+  EXPECT_THAT(other.err, HasSubstr("lora.alpha: 8.0 now, 4.0 in the checkpoint"));
+  const std::string elsewhere = RunFolder::checkpoint(path("run"), 10).string();
+  EXPECT_THAT(lora({"--out", path("lora"), "--resume", "--set", "model.from=" + elsewhere}).err,
+              HasSubstr("lora.base: "));
+  const Finished unknown = lora({"--out", path("none"), "--set", "lora.targets=[\"in_proj\", \"q_proj\"]"});
+  EXPECT_EQ(unknown.code, 3);
+  EXPECT_THAT(unknown.err, HasSubstr("'q_proj' names nothing that can be adapted"));
+  EXPECT_FALSE(fs::exists(path("none")));
+  EXPECT_THAT(krait({"export", path("lora"), path("x")}).err, HasSubstr("holds an adapter"));
+}
+
 }  // namespace
 }  // namespace krait::test

@@ -7,6 +7,7 @@
 #include "krait/data/tasks/task.h"
 #include "krait/data/test_corpus.h"
 #include "krait/train/evaluator.h"
+#include "krait/train/lora.h"
 #include "krait/train/trainer.h"
 #include "tests/tiny_models.h"
 
@@ -68,10 +69,11 @@ bool never() { return false; }
 // One process of a run: what a program would hold.
 struct TrainRun {
   TrainRun(const std::string& generation, const TrainerOptions& o, const fs::path& where, int threads = 1,
-           const data::BatchSource& data = loader())
+           const data::BatchSource& data = loader(), train::TrainModelOptions options = {})
       : threads_(threads),
         runtime{&cpu_kernels(), &threads_},
-        model(trained_spec(generation), random_params(trained_spec(generation), 1, DType::kF32, threads_), runtime, {}),
+        model(trained_spec(generation), random_params(trained_spec(generation), 1, DType::kF32, threads_), runtime,
+              std::move(options)),
         folder(where, {}, {}),
         trainer({model, data, o.valid_every > 0 ? &held_out() : nullptr, threads_, folder, heard, {}}, o) {}
 
@@ -173,6 +175,41 @@ TEST(Trainer, AnInterruptedRunGoesOnToTheSameBits) {
   for (const char* name : {"model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}) {
     EXPECT_EQ(file(a, name), file(b, name)) << name;
   }
+}
+
+// So does one of an adapter, with masks of dropout and initial states; its checkpoints hold no model.
+TEST(Trainer, AnInterruptedAdapterGoesOnToTheSameBits) {
+  const ModelSpec spec = trained_spec("mamba2");
+  LoraSettings settings;
+  settings.rank = 4;
+  settings.dropout = 0.3;
+  settings.targets = {"in_proj", "conv1d", "embeddings"};
+  train::TrainModelOptions options;
+  options.adapter = train::new_adapter(spec, settings, 1);
+  train::add_initial_states(*options.adapter,
+                            Model(spec, random_params(spec, 1, DType::kF32, pool()), test::runtime()));
+  TrainerOptions o = plan(12, 8, 2);
+  o.ema = 0.9;
+  const TestFolder a, b;
+  TrainRun whole("mamba2", o, a.path(), 1, loader(), options);
+  EXPECT_EQ(whole.trainer.run(never), Outcome::kDone);
+  EXPECT_LT(whole.heard.steps.back().loss, whole.heard.steps.front().loss);
+  {
+    TrainRun first("mamba2", o, b.path(), 1, loader(), options);
+    int64_t calls = 0;
+    EXPECT_EQ(first.trainer.run([&] { return ++calls > 18; }), Outcome::kInterrupted);
+  }
+  TrainRun rest("mamba2", o, b.path(), 1, loader(), options);
+  rest.trainer.resume(RunFolder::steps(b.path()).back());
+  EXPECT_EQ(rest.trainer.progress().step, 4);
+  EXPECT_EQ(rest.trainer.run(never), Outcome::kDone);
+  EXPECT_TRUE(same_bits(rest.weights(), whole.weights()));
+  const fs::path x = RunFolder::checkpoint(a.path(), 12), y = RunFolder::checkpoint(b.path(), 12);
+  for (const char* name : {"adapter_model.safetensors", "initial_states.safetensors", "ema/adapter_model.safetensors",
+                           "ema/initial_states.safetensors", "optimizer.safetensors", "state.json"}) {
+    EXPECT_EQ(io::read_text(x / name), io::read_text(y / name)) << name;
+  }
+  EXPECT_FALSE(fs::exists(x / "model.safetensors"));
 }
 
 // Gives weights that are not finite from some sample on.

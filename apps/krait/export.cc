@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "convert.h"
 #include "krait/core/error.h"
+#include "krait/models/peft.h"
 #include "krait/train/train_state.h"
 
 namespace krait::cli {
@@ -52,6 +53,10 @@ fs::path checkpoint_of(const Args& a) {
 
 int export_run(Args a) {
   fs::path source = checkpoint_of(a);
+  if (fs::exists(source / kAdapterConfig) || fs::exists(source / kInitialStates)) {
+    fail_usage("[export] " + source.string() + " holds an adapter: krait run MODEL --lora takes it as it is, krait " +
+               "lora merge MODEL makes a model of it");
+  }
   if (a.ema) {
     source /= "ema.safetensors";
     if (!fs::exists(source)) fail_usage("[export] the run was trained without averaged weights ([train] ema)");

@@ -9,6 +9,7 @@
 #include "krait/core/error.h"
 #include "krait/text/utf8.h"
 #include "krait/train/event_log.h"
+#include "krait/train/lora.h"
 #include "krait/train/metrics_log.h"
 #include "krait/train/trainer.h"
 #include "session.h"
@@ -66,8 +67,13 @@ int run(const Args& a, const train::TrainConfig& config, const train::RunData& d
   options.peak_flops = 1e9 * measure_f32_gflops(*pool);
 
   const Signals signals;
-  RunFolder folder(run_folder(a), train::identity_of(config, options, spec, data), text.files());
-  train::TrainModel model(spec, train::first_params(config, spec, *pool), runtime, train::model_options(config));
+  ParamStore params = train::first_params(config, spec, *pool);
+  const auto adapter = train::first_adapter(config, spec, params, runtime);
+  if (adapter) std::fprintf(stderr, "%s\n", train::describe(adapter->adapter, spec).c_str());
+  RunFolder folder(run_folder(a), train::identity_of(config, options, spec, data, adapter),
+                   adapter ? std::vector<train::FileContent>{} : text.files());
+  train::TrainModel model(spec, params, runtime, train::model_options(config, adapter));
+  params = {};  // what is trained was copied
   TrainProgress progress;
   train::Observers observers;
   train::Trainer trainer({model, *data.train, data.valid.get(), *pool, folder, observers, text.writer(config)},
@@ -85,6 +91,15 @@ int run(const Args& a, const train::TrainConfig& config, const train::RunData& d
   return 0;
 }
 
+std::optional<train::FirstAdapter> explained_adapter(const train::TrainConfig& config, const ModelSpec& spec) {
+  if (!config.lora.enabled) return std::nullopt;
+  const auto pool = make_pool(config.train.threads);
+  Runtime runtime;
+  runtime.kernels = &cpu_kernels();
+  runtime.pool = pool.get();
+  return train::first_adapter(config, spec, train::first_params(config, spec, *pool), runtime);
+}
+
 int train_command(const Args& a, bool threads_given) {
   train::TrainConfig config = train::read_config(a.config, a.changes);
   if (threads_given) config.train.threads = a.threads;
@@ -93,7 +108,7 @@ int train_command(const Args& a, bool threads_given) {
   const train::TrainerOptions options = train::trainer_options(config, data);
   const TrainText text(config, data, spec);
   if (a.explain) {
-    explain(config, options, spec, data);
+    explain(config, options, spec, data, explained_adapter(config, spec));
     return 0;
   }
   return run(a, config, data, spec, options, text);

@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "krait/text/utf8.h"
+#include "krait/train/lora.h"
 
 namespace krait::cli {
 namespace {
@@ -55,16 +56,38 @@ std::string line_of(const StepReport& r, double seconds_left) {
   return line;
 }
 
-void explain_tensors(const train::TrainConfig& c, const ModelSpec& spec) {
-  size_t width = 6;
-  for (const ParamSpec& p : model_params(spec)) width = std::max(width, p.name.size());
-  fmt::print("{:{}}  {:16}  {:4}  {:5}  {}\n", "tensor", width, "shape", "type", "decay", "first value");
+// A tensor that learns.
+struct Row {
+  ParamSpec spec;
+  std::string type, first;
+};
+
+std::vector<Row> rows_of(const train::TrainConfig& c, const ModelSpec& spec,
+                         const std::optional<train::FirstAdapter>& a) {
+  std::vector<Row> rows;
+  if (a) {
+    for (const auto& [p, t] : train::adapter_params(a->adapter)) {
+      const bool zero = std::all_of(t.f32(), t.f32() + t.numel(), [](float v) { return v == 0; });
+      rows.push_back({p, "f32", zero ? "0" : "drawn"});
+    }
+    return rows;
+  }
   for (const ParamSpec& p : model_params(spec)) {
     const bool rounded = p.role != ParamRole::kVector && c.train.weights == "bf16";
     std::string first = c.model.from.empty() ? name_of(p.init) : "from " + c.model.from;
     if (c.model.from.empty() && p.residual_output) first += ", divided by sqrt(layers)";
-    fmt::print("{:{}}  {:16}  {:4}  {:5}  {}\n", p.name, width, p.shape.str(), rounded ? "bf16" : "f32",
-               train::decays(p) ? "yes" : "no", first);
+    rows.push_back({p, rounded ? "bf16" : "f32", std::move(first)});
+  }
+  return rows;
+}
+
+void explain_tensors(const std::vector<Row>& rows) {
+  size_t width = 6;
+  for (const Row& r : rows) width = std::max(width, r.spec.name.size());
+  fmt::print("{:{}}  {:16}  {:4}  {:5}  {}\n", "tensor", width, "shape", "type", "decay", "first value");
+  for (const Row& r : rows) {
+    fmt::print("{:{}}  {:16}  {:4}  {:5}  {}\n", r.spec.name, width, r.spec.shape.str(), r.type,
+               train::decays(r.spec) ? "yes" : "no", r.first);
   }
 }
 
@@ -90,12 +113,12 @@ std::string data_text(const train::TrainConfig& c, const train::RunData& d) {
                      d.train->epoch_samples(), c.data.length, c.data.mode, c.data.shuffle ? ", shuffled" : "");
 }
 
-void explain_plan(const train::TrainConfig& c, const train::TrainerOptions& o, const ModelSpec& spec,
+void explain_plan(const train::TrainConfig& c, const train::TrainerOptions& o, const std::vector<Row>& rows,
                   const train::RunData& d) {
   int64_t total = 0, decayed = 0;
-  for (const ParamSpec& p : model_params(spec)) {
-    total += p.shape.numel();
-    if (train::decays(p)) decayed += p.shape.numel();
+  for (const Row& r : rows) {
+    total += r.spec.shape.numel();
+    if (train::decays(r.spec)) decayed += r.spec.shape.numel();
   }
   fmt::print("\nparameters    {} ({} with weight decay {:g}, {} without)\n", total, decayed, o.optimizer.weight_decay,
              total - decayed);
@@ -120,9 +143,11 @@ void explain_plan(const train::TrainConfig& c, const train::TrainerOptions& o, c
 }  // namespace
 
 void explain(const train::TrainConfig& c, const train::TrainerOptions& o, const ModelSpec& spec,
-             const train::RunData& data) {
-  explain_tensors(c, spec);
-  explain_plan(c, o, spec, data);
+             const train::RunData& data, const std::optional<train::FirstAdapter>& adapter) {
+  const std::vector<Row> rows = rows_of(c, spec, adapter);
+  explain_tensors(rows);
+  if (adapter) fmt::print("\nadapter       {}\n", train::describe(adapter->adapter, spec));
+  explain_plan(c, o, rows, data);
 }
 
 TrainProgress::TrainProgress() : terminal_(isatty(STDERR_FILENO) == 1), start_(Clock::now()), shown_(start_) {}

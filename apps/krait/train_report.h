@@ -7,8 +7,9 @@
 
 namespace krait::cli {
 
-// Every tensor with shape, type, first value and decay, then the plan, on standard output.
-void explain(const train::TrainConfig&, const train::TrainerOptions&, const ModelSpec&, const train::RunData&);
+// Every tensor that learns, with shape, type, first value and decay, then the plan, on standard output.
+void explain(const train::TrainConfig&, const train::TrainerOptions&, const ModelSpec&, const train::RunData&,
+             const std::optional<train::FirstAdapter>&);
 
 // On a terminal a line that is written over again and again; else a line every few seconds.
 class TrainProgress final : public train::Observer {

@@ -57,6 +57,29 @@ void read_model(SettingReader& r, const Setting& root, ModelConfig& m) {
   m.place = at == root.table.end() ? root.place : at->second.place;
 }
 
+void read_lora(SettingReader& r, const Setting& root, const ModelConfig& m, LoraConfig& l) {
+  l.enabled = root.table.contains("lora");
+  r.enter("lora");
+  r.read("rank", l.settings.rank, 1);
+  l.settings.alpha = static_cast<double>(l.settings.rank);
+  r.read("alpha", l.settings.alpha, 1e-30, kHuge);
+  r.read("dropout", l.settings.dropout, 0, 1 - 1e-12);
+  r.read("rslora", l.settings.rslora);
+  r.read("targets", l.settings.targets);
+  r.read("initial_states", l.initial_states);
+  l.settings.base_model = m.from;
+  if (l.enabled && m.from.empty()) r.problem("", "wants [model] from = CHECKPOINT, whose weights stay as they are");
+  if (l.enabled && l.settings.targets.empty()) {
+    if (!l.initial_states) {
+      r.problem("targets", "is missing: targets = [\"in_proj\", \"out_proj\"], or initial_states = true");
+    }
+    for (const char* key : {"rank", "alpha", "dropout", "rslora"}) {
+      if (r.has(key)) r.problem(key, std::string(kNoEffect) + "without targets");
+    }
+  }
+  r.leave();
+}
+
 void read_data(SettingReader& r, DataConfig& d) {
   r.enter("data");
   r.read("train", d.train);
@@ -115,7 +138,7 @@ void one_of(SettingReader& r, const char* a, const char* b) {
   if (r.has(a) == r.has(b)) r.problem(a, std::string("or ") + b + (r.has(a) ? ", not both" : " is missing"));
 }
 
-void read_loop(SettingReader& r, LoopConfig& t, const DataConfig& d) {
+void read_loop(SettingReader& r, LoopConfig& t, const DataConfig& d, const LoraConfig& l) {
   r.enter("train");
   r.read("steps", t.steps, 1);
   r.read("tokens", t.tokens, 1);
@@ -130,6 +153,7 @@ void read_loop(SettingReader& r, LoopConfig& t, const DataConfig& d) {
   r.read("checkpoint", t.checkpoint);
   r.read("segment", t.segment, 0);
   r.read("threads", t.threads, 0);
+  if (l.enabled && r.has("weights")) r.problem("weights", std::string(kNoEffect) + "beside [lora]: factors stay f32");
   one_of(r, "steps", "tokens");
   one_of(r, "batch", "batch_tokens");
   for (const char* key : {"tokens", "batch_tokens"}) {
@@ -182,10 +206,11 @@ TrainConfig parse_config(std::string_view text, const std::string& name, const s
   TrainConfig c;
   SettingReader r(root);
   read_model(r, root, c.model);
+  read_lora(r, root, c.model, c.lora);
   read_data(r, c.data);
   read_optimizer(r, c.optimizer);
   read_schedule(r, c.schedule);
-  read_loop(r, c.train, c.data);
+  read_loop(r, c.train, c.data, c.lora);
   read_rest(r, c);
   r.finish();
   if (!c.data.task.empty() && c.validation.batches == 0) c.validation.batches = 1;

@@ -8,6 +8,7 @@
 
 #include "krait/data/tasks/task.h"
 #include "krait/io/json.h"
+#include "krait/models/adapter.h"
 #include "krait/train/optimizer.h"
 
 namespace krait::train {
@@ -17,6 +18,13 @@ struct ModelConfig {
   io::Json keys;             // of a config.json in the original form; without vocab_size: that of the data
   uint64_t seed = 1;         // of fresh weights
   std::string place;         // of the table, for messages
+};
+
+// A table [lora]: the weights of `from` stay as they are, an adapter learns.
+struct LoraConfig {
+  bool enabled = false;
+  LoraSettings settings;        // without targets: no factors
+  bool initial_states = false;  // the states that sequences begin with learn, too
 };
 
 struct DataConfig {
@@ -73,6 +81,7 @@ struct StopConfig {
 
 struct TrainConfig {
   ModelConfig model;
+  LoraConfig lora;
   DataConfig data;
   OptimizerOptions optimizer;
   ScheduleConfig schedule;

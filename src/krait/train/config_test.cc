@@ -148,6 +148,47 @@ TEST(TrainConfig, RefusesKeysWithoutEffect) {
   EXPECT_THAT(problem(no_valid.c_str(), "save.best=true"), HasSubstr("best has no effect without [data] valid"));
 }
 
+constexpr const char* kLora = R"([model]
+from = "base"
+[lora]
+rank = 8
+dropout = 0.05
+targets = ["in_proj", "out_proj"]
+rslora = true
+[data]
+train = "x"
+[train]
+steps = 3
+batch = 2
+)";
+
+TEST(TrainConfig, ReadsLora) {
+  EXPECT_FALSE(parse_config(kShards, "a.toml").lora.enabled);
+  const LoraConfig l = parse_config(kLora, "a.toml").lora;
+  EXPECT_TRUE(l.enabled);
+  EXPECT_EQ(l.settings.rank, 8);
+  EXPECT_EQ(l.settings.alpha, 8);  // the rank, unless it is given
+  EXPECT_EQ(l.settings.dropout, 0.05);
+  EXPECT_EQ(l.settings.targets, (std::vector<std::string>{"in_proj", "out_proj"}));
+  EXPECT_TRUE(l.settings.rslora);
+  EXPECT_EQ(l.settings.base_model, "base");
+  EXPECT_FALSE(l.initial_states);
+  EXPECT_EQ(parse_config(kLora, "a.toml", {"lora.alpha=32"}).lora.settings.alpha, 32);
+}
+
+TEST(TrainConfig, RefusesLoraWithoutEffect) {
+  const auto problem = [](const char* base, const std::vector<std::string>& changes) {
+    return bad_data([&] { parse_config(base, "a.toml", changes); });
+  };
+  EXPECT_THAT(problem(kShards, {"lora.targets=in_proj"}), HasSubstr("[lora] wants [model] from = CHECKPOINT"));
+  EXPECT_THAT(problem(kLora, {"lora.targets=[]"}), HasSubstr("[lora] targets is missing"));
+  EXPECT_THAT(problem(kLora, {"lora.targets=[]", "lora.initial_states=true"}),
+              AllOf(HasSubstr("rank has no effect without targets"), HasSubstr("dropout has no effect"),
+                    Not(HasSubstr("is missing"))));
+  EXPECT_THAT(problem(kLora, {"train.weights=bf16"}), HasSubstr("[train] weights has no effect beside [lora]"));
+  EXPECT_THAT(problem(kLora, {"lora.r=4"}), HasSubstr("[lora] has no key 'r'"));
+}
+
 TEST(TrainConfig, BatchesInTokens) {
   const std::string text =
       "[model]\nconfig = \"c\"\n[data]\ntrain = \"x\"\nlength = 100\n[train]\ntokens = 5000\nbatch_tokens = 400\n";

@@ -113,6 +113,29 @@ void add_initial_states(Adapter& a, const Model& model) {
   }
 }
 
+std::vector<std::pair<ParamSpec, Tensor>> adapter_params(const Adapter& a) {
+  std::vector<std::pair<ParamSpec, Tensor>> all;
+  const auto add = [&](const std::string& name, const Tensor& t, ParamRole role) {
+    all.push_back({{name, t.shape(), role, {}}, t});
+  };
+  for (const auto& [name, f] : a.factors) {
+    add(name + ".lora_A", f.A, ParamRole::kMatmul);
+    add(name + ".lora_B", f.B, ParamRole::kMatmul);
+  }
+  for (const auto& [name, t] : a.states) add(name, t, ParamRole::kVector);
+  return all;
+}
+
+Adapter clone(const Adapter& a) {
+  Adapter c = a;
+  for (auto& [name, f] : c.factors) {
+    f.A = f.A.clone();
+    f.B = f.B.clone();
+  }
+  for (auto& [name, t] : c.states) t = t.clone();
+  return c;
+}
+
 std::string describe(const Adapter& a, const ModelSpec& spec) {
   struct Kind {
     int64_t adapted = 0, all = 0, parameters = 0;

@@ -1,6 +1,7 @@
 // What of a model LoRA and state tuning train: which parameters the targets name, and the adapter to begin with.
 #pragma once
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "krait/models/adapter.h"
@@ -19,6 +20,13 @@ Adapter new_adapter(const ModelSpec&, const LoraSettings&, uint64_t seed);
 
 // Adds initial states of zero for all states of f32; Mamba-3's phases are none, they stay at zero.
 void add_initial_states(Adapter&, const Model&);
+
+// What of an adapter is trained: "NAME.lora_A" and "NAME.lora_B" of a parameter NAME, and its initial states under the
+// names that they have there. The tensors are the adapter's own.
+std::vector<std::pair<ParamSpec, Tensor>> adapter_params(const Adapter&);
+
+// With tensors of its own.
+Adapter clone(const Adapter&);
 
 // "12 of 14 modules, 98304 parameters, 0.82 % of the model:" and a line for each kind of module.
 std::string describe(const Adapter&, const ModelSpec&);

@@ -1,6 +1,7 @@
 #include "krait/train/setup.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +12,7 @@
 #include "krait/models/export.h"
 #include "krait/models/load.h"
 #include "krait/models/presets.h"
+#include "krait/train/lora.h"
 
 namespace krait::train {
 namespace {
@@ -124,8 +126,26 @@ ParamStore first_params(const TrainConfig& c, const ModelSpec& spec, ThreadPool&
   return load_params(*checkpoint, find_family(*checkpoint), spec, &pool);
 }
 
-TrainModelOptions model_options(const TrainConfig& c) {
+std::optional<FirstAdapter> first_adapter(const TrainConfig& c, const ModelSpec& spec, const ParamStore& params,
+                                          const Runtime& runtime) {
+  if (!c.lora.enabled) return std::nullopt;
+  FirstAdapter first;
+  try {
+    if (!c.lora.settings.targets.empty()) first.adapter = new_adapter(spec, c.lora.settings, c.train.seed);
+  } catch (const Error& e) {
+    throw Error(e.code() == ErrorCode::kUsage ? ErrorCode::kBadData : e.code(), e.what());
+  }
+  first.adapter.name = "trained";
+  const Model base(spec, params, runtime);
+  if (c.lora.initial_states) add_initial_states(first.adapter, base);
+  first.base = base.fingerprint();
+  return first;
+}
+
+TrainModelOptions model_options(const TrainConfig& c, const std::optional<FirstAdapter>& first) {
   TrainModelOptions o;
+  if (first) o.adapter = first->adapter;
+  o.dropout_seed = c.train.seed;
   o.weights = c.train.weights == "bf16" ? DType::kBF16 : DType::kF32;
   o.checkpoint = c.train.checkpoint;
   o.segment = c.train.segment;
@@ -163,11 +183,22 @@ TrainerOptions trainer_options(const TrainConfig& c, const RunData& d) {
   return o;
 }
 
-Identity identity_of(const TrainConfig& c, const TrainerOptions& o, const ModelSpec& spec, const RunData& d) {
+Identity identity_of(const TrainConfig& c, const TrainerOptions& o, const ModelSpec& spec, const RunData& d,
+                     const std::optional<FirstAdapter>& first) {
   Identity id;
   flatten("model", config_json(spec, CheckpointForm::kAuto), id);
   if (c.model.from.empty()) id["model.seed"] = std::to_string(c.model.seed);
   const auto number = [](double v) { return Json(v).dump(); };
+  if (first) {
+    const LoraSettings& s = c.lora.settings;
+    id["lora.base"] = fmt::format("{:016x}", first->base);
+    id["lora.rank"] = std::to_string(s.rank);
+    id["lora.alpha"] = number(s.alpha);
+    id["lora.dropout"] = number(s.dropout);
+    id["lora.rslora"] = s.rslora ? "true" : "false";
+    id["lora.targets"] = fmt::format("{}", fmt::join(s.targets, ", "));
+    id["lora.initial_states"] = c.lora.initial_states ? "true" : "false";
+  }
   if (d.train_corpus) {
     id["data.mode"] = c.data.mode;
     id["data.length"] = std::to_string(c.data.length);

@@ -23,11 +23,21 @@ ModelSpec model_spec(const TrainConfig&, const RunData&);
 // The weights that the first step begins with: drawn, or read from the checkpoint to fine-tune.
 ParamStore first_params(const TrainConfig&, const ModelSpec&, ThreadPool&);
 
-TrainModelOptions model_options(const TrainConfig&);
+// What a run with a table [lora] begins with.
+struct FirstAdapter {
+  Adapter adapter;
+  uint64_t base = 0;  // Model::fingerprint of the model that it belongs to
+};
+// None without that table. Throws kBadData on a target that names nothing.
+std::optional<FirstAdapter> first_adapter(const TrainConfig&, const ModelSpec&, const ParamStore&, const Runtime&);
+
+// With the adapter, if there is one.
+TrainModelOptions model_options(const TrainConfig&, const std::optional<FirstAdapter>&);
 
 // Steps, batches and intervals in samples.
 TrainerOptions trainer_options(const TrainConfig&, const RunData&);
 
-Identity identity_of(const TrainConfig&, const TrainerOptions&, const ModelSpec&, const RunData&);
+Identity identity_of(const TrainConfig&, const TrainerOptions&, const ModelSpec&, const RunData&,
+                     const std::optional<FirstAdapter>&);
 
 }  // namespace krait::train

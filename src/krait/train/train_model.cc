@@ -6,6 +6,7 @@
 
 #include "krait/core/error.h"
 #include "krait/core/memory.h"
+#include "krait/train/lora.h"
 
 namespace krait::train {
 namespace {
@@ -57,16 +58,8 @@ TrainModel::TrainModel(ModelSpec spec, const ParamStore& params, const Runtime& 
     trained_.push_back({p, value, {}});
   }
   if (options_.adapter) {
-    for (auto& [name, f] : options_.adapter->factors) {
-      f.A = f.A.clone();
-      f.B = f.B.clone();
-      trained_.push_back({{name + ".lora_A", f.A.shape(), ParamRole::kMatmul, {}}, f.A, {}});
-      trained_.push_back({{name + ".lora_B", f.B.shape(), ParamRole::kMatmul, {}}, f.B, {}});
-    }
-    for (auto& [name, t] : options_.adapter->states) {
-      t = t.clone();
-      trained_.push_back({{name, t.shape(), ParamRole::kVector, {}}, t, {}});
-    }
+    options_.adapter = clone(*options_.adapter);
+    for (auto& [p, value] : adapter_params(*options_.adapter)) trained_.push_back({std::move(p), value, {}});
   }
   if (trained_.empty()) fail_usage("[train] no parameter of the model is trained");
   keep_slabs(std::numeric_limits<size_t>::max());

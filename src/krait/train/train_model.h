@@ -28,8 +28,7 @@ struct TrainModelOptions {
   // Which parameters learn, by canonical name; the rest stays as it is, in any dtype. Null: all, or with an adapter
   // none.
   std::function<bool(const std::string&)> trainable;
-  // Learns too: its factors are "NAME.lora_A" and "NAME.lora_B" of a parameter NAME, its initial states have the names
-  // that they have there. Its dropout draws masks from `dropout_seed`.
+  // Learns too, under the names of adapter_params(). Its dropout draws masks from `dropout_seed`.
   std::optional<Adapter> adapter;
   uint64_t dropout_seed = 0;
 };

@@ -16,6 +16,8 @@
 #include "krait/io/safetensors.h"
 #include "krait/models/export.h"
 #include "krait/models/load.h"
+#include "krait/models/peft.h"
+#include "krait/train/lora.h"
 
 namespace krait::train {
 namespace {
@@ -124,7 +126,39 @@ ParamStore averaged(const TrainState& s) {
   return params;
 }
 
+Adapter averaged_adapter(const TrainState& s) {
+  Adapter a = clone(*s.model.adapter());
+  auto params = adapter_params(a);
+  for (size_t i = 0; i < s.ema.size(); ++i) copy_into(params[i].second, s.ema[i], params[i].first.name, "");
+  return a;
+}
+
+// The adapter in the folder into `values`, those of what is trained or their averages.
+void load_adapter(const fs::path& folder, const TrainState& s, const std::vector<Tensor>& values) {
+  const Adapter a = read_adapter(folder, s.model.spec());
+  const auto stored = adapter_params(a);
+  const std::vector<Trained>& trained = s.model.trained();
+  const auto same_name = [](const auto& p, const Trained& t) { return p.first.name == t.spec.name; };
+  if (!std::ranges::equal(stored, trained, same_name)) {
+    fail_data(fmt::format("[resume] the adapter in {} is not that of this run: it has {} tensors, wanted are {}",
+                          folder.string(), stored.size(), trained.size()));
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    Tensor to = values[i];
+    copy_into(to, stored[i].second, stored[i].first.name, folder);
+  }
+}
+
 void load_weights(const fs::path& folder, const TrainState& s) {
+  if (s.model.adapter() != nullptr) {
+    std::vector<Tensor> values;
+    for (const Trained& t : s.model.trained()) values.push_back(t.value);
+    load_adapter(folder, s, values);
+    s.model.changed();
+    if (!s.ema.empty()) load_adapter(folder / kAveragesFolder, s, s.ema);
+    return;
+  }
+
   const ParamStore params = read_params(folder / "model.safetensors", s.model.spec());
   for (Trained& t : s.model.trained()) {
     copy_into(t.value, params.get(t.spec.name).value, t.spec.name, folder / "model.safetensors");
@@ -196,8 +230,14 @@ fs::path RunFolder::checkpoint(const fs::path& run, int64_t step) { return run /
 
 void RunFolder::write(const fs::path& folder, const TrainState& s) const {
   const ModelSpec& spec = s.model.spec();
-  save_folder(spec, s.model.params(), folder, CheckpointForm::kAuto);
-  if (!s.ema.empty()) save_weights(spec, averaged(s), folder / "ema.safetensors", CheckpointForm::kAuto);
+  if (const Adapter* a = s.model.adapter()) {
+    if (s.model.options().trainable) fail_usage("[train] a checkpoint holds an adapter or parameters, not both");
+    write_adapter(folder, *a);
+    if (!s.ema.empty()) write_adapter(folder / kAveragesFolder, averaged_adapter(s));
+  } else {
+    save_folder(spec, s.model.params(), folder, CheckpointForm::kAuto);
+    if (!s.ema.empty()) save_weights(spec, averaged(s), folder / "ema.safetensors", CheckpointForm::kAuto);
+  }
   io::write_safetensors(folder / "optimizer.safetensors", optimizer_tensors(s), {{"format", "pt"}});
   for (const FileContent& f : files_) io::write_file(folder / f.name, f.content);
   io::write_file(folder / kState, json_of(s.progress, identity_).dump(2) + "\n");

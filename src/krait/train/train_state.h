@@ -13,6 +13,9 @@
 
 namespace krait::train {
 
+// Folder of the averages of an adapter, in a checkpoint.
+inline constexpr const char* kAveragesFolder = "ema";
+
 // Where a run stands.
 struct Progress {
   int64_t step = 0;  // made

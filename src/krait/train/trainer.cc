@@ -16,11 +16,15 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Tied tensors are counted once.
-int64_t count_params(const ModelSpec& spec) {
-  int64_t n = 0;
-  for (const ParamSpec& p : model_params(spec)) n += p.shape.numel();
-  return n;
+// For each parameter 2 forward, 2 for the gradient of its input, and 2 for its own if it is trained. Tied tensors are
+// counted once.
+double token_flops(const TrainModel& m) {
+  double flops = 0;
+  for (const ParamSpec& p : model_params(m.spec())) flops += 4.0 * static_cast<double>(p.shape.numel());
+  for (const Trained& t : m.trained()) {
+    flops += (m.params().has(t.spec.name) ? 2.0 : 6.0) * static_cast<double>(t.value.numel());
+  }
+  return flops;
 }
 
 }  // namespace
@@ -31,7 +35,7 @@ Trainer::Trainer(Parts parts, TrainerOptions options) : parts_(std::move(parts))
     fail_usage(fmt::format("[train] micro-batches of {} samples do not divide a batch of {}", o.micro_batch, o.batch));
   }
   optimizer_ = make_optimizer(o.optimizer, parts_.model.trained());
-  n_params_ = count_params(parts_.model.spec());
+  token_flops_ = token_flops(parts_.model);
   if (o.ema <= 0) return;
   for (const Trained& t : parts_.model.trained()) ema_.push_back(t.value.clone());
 }
@@ -95,7 +99,7 @@ LossSum Trainer::read_gradients(const Stop& stop, int64_t& tokens, bool& interru
     fail_data(fmt::format("[train] step {}: none of its {} tokens is to be learned", progress_.step + 1, tokens));
   }
   LossSum sum;
-  parts_.model.begin();
+  parts_.model.begin(progress_.step);
   for (const data::Batch& b : batches) {
     if (stop()) {
       interrupted = true;
@@ -133,8 +137,7 @@ bool Trainer::step(const Stop& stop) {
   r.grad_norm = norm;
   r.seconds = seconds_since(start);
   r.tokens_per_second = static_cast<double>(tokens) / r.seconds;
-  const double flops = 6.0 * static_cast<double>(n_params_) * r.tokens_per_second;
-  if (options_.peak_flops > 0) r.peak_share = flops / options_.peak_flops;
+  if (options_.peak_flops > 0) r.peak_share = token_flops_ * r.tokens_per_second / options_.peak_flops;
   parts_.observer.on_step(r);
   return true;
 }

@@ -77,7 +77,8 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<Tensor> ema_;
   Progress progress_;
-  int64_t n_params_ = 0, saved_ = -1;  // saved_: the step of the last checkpoint
+  double token_flops_ = 0;
+  int64_t saved_ = -1;  // the step of the last checkpoint
 };
 
 }  // namespace krait::train
