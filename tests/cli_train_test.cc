@@ -238,11 +238,15 @@ TEST_F(CliTrainTest, FineTunesACheckpoint) {
 
 // [lora]: only factors and initial states learn, and say what they are; the checkpoint is an adapter for the base.
 TEST_F(CliTrainTest, TrainsAnAdapter) {
-  ASSERT_EQ(krait(train("run", {"--set", "train.steps=20"})).code, 0);
-  const std::string base = RunFolder::checkpoint(path("run"), 20).string();
+  ASSERT_EQ(krait(train("run")).code, 0);
+  const std::string base = RunFolder::checkpoint(path("run"), 60).string();
+  std::string text;
+  for (int i = 0; i < 12; ++i) text += "the sea is a sun and a krait sleeps. ";
+  write("text", text);
+  ASSERT_EQ(krait({"tokenize", path("text"), "--tokenizer", path("tokenizer.json"), "--out", path("other")}).code, 0);
   write("lora.toml", "[model]\nfrom = '" + base + "'\n[lora]\nrank = 4\ntargets = ['in_proj', 'out_proj']\n" +
-                         "initial_states = true\n[data]\ntrain = '" + path("data") +
-                         "'\nlength = 32\n[train]\nsteps = 40\nbatch = 4\n[schedule]\npeak = 1e-2\n");
+                         "initial_states = true\n[data]\ntrain = '" + path("other") +
+                         "'\nlength = 32\n[train]\nsteps = 40\nbatch = 4\n[schedule]\npeak = 3e-2\n");
   const auto lora = [&](const Args& more) { return krait(Args{"train", path("lora.toml"), "-t", "1"} + more); };
   const Finished plan = krait({"train", path("lora.toml"), "--explain"});
   EXPECT_THAT(plan.out,
@@ -253,7 +257,6 @@ TEST_F(CliTrainTest, TrainsAnAdapter) {
   EXPECT_THAT(f.err, AllOf(HasSubstr("4 of 7 modules"), testing::ContainsRegex("in_proj +2 of 2")));
   const std::string adapter = RunFolder::checkpoint(path("lora"), 40).string();
   EXPECT_FALSE(fs::exists(adapter + "/model.safetensors"));
-  write("text", "the snake sleeps in the sun and the sun sleeps in the sea. ");
   const auto perplexity = [&](const Args& more) {
     const Finished p = krait(Args{"perplexity", base, path("text"), "--json"} + more);
     EXPECT_EQ(p.code, 0) << p.err;
@@ -264,7 +267,7 @@ TEST_F(CliTrainTest, TrainsAnAdapter) {
   const Finished other = lora({"--out", path("lora"), "--resume", "--set", "lora.alpha=8"});
   EXPECT_EQ(other.code, 3);
   EXPECT_THAT(other.err, HasSubstr("lora.alpha: 8.0 now, 4.0 in the checkpoint"));
-  const std::string elsewhere = RunFolder::checkpoint(path("run"), 10).string();
+  const std::string elsewhere = RunFolder::checkpoint(path("run"), 50).string();
   EXPECT_THAT(lora({"--out", path("lora"), "--resume", "--set", "model.from=" + elsewhere}).err,
               HasSubstr("lora.base: "));
   const Finished unknown = lora({"--out", path("none"), "--set", "lora.targets=[\"in_proj\", \"q_proj\"]"});
