@@ -33,9 +33,7 @@ double seconds(Clock::time_point from, Clock::time_point to) {
 data::Batch random_batch(const Args& a, int64_t vocab) {
   data::Batch b;
   for (int64_t s = 0; s < a.batch; ++s) {
-    const std::vector<int32_t> ids = random_integers(a.length + 1, vocab, Rng(1, static_cast<uint64_t>(s)));
-    const std::vector<float> weights(static_cast<size_t>(a.length), 1.0f);
-    b.add(std::span(ids).first(weights.size()), std::span(ids).subspan(1), weights);
+    b.add_next_tokens(random_integers(a.length + 1, vocab, Rng(1, static_cast<uint64_t>(s))));
   }
   return b;
 }

@@ -19,14 +19,10 @@ struct Args {
   int64_t segment = 0;
 };
 
-// Each row but its last id is read; each id but the first is a target.
 data::Batch next_tokens(const Tensor& ids) {
   data::Batch b;
-  const int64_t L = ids.dim(-1);
-  const std::vector<float> ones(static_cast<size_t>(L - 1), 1.0f);
-  for (int64_t first = 0; first < ids.numel(); first += L) {
-    const std::span row(ids.data<int32_t>() + first, static_cast<size_t>(L));
-    b.add(row.first(row.size() - 1), row.subspan(1), ones);
+  for (int64_t first = 0; first < ids.numel(); first += ids.dim(-1)) {
+    b.add_next_tokens({ids.data<int32_t>() + first, static_cast<size_t>(ids.dim(-1))});
   }
   return b;
 }

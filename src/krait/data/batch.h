@@ -27,6 +27,11 @@ struct Batch {
     spans.add(static_cast<int64_t>(sequence_ids.size()), static_cast<int32_t>(spans.n_seqs()));
   }
 
+  // Appends a sequence of which every id but the last is read and every id but the first is a target; two ids or more.
+  void add_next_tokens(std::span<const int32_t> row) {
+    add(row.first(row.size() - 1), row.subspan(1), std::vector<float>(row.size() - 1, 1.0f));
+  }
+
   bool operator==(const Batch& other) const {
     return ids == other.ids && targets == other.targets && weights == other.weights &&
            spans.offset == other.spans.offset && spans.slot == other.spans.slot;

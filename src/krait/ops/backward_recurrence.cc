@@ -30,62 +30,53 @@ void causal_conv(ForwardContext& ctx, const Tensor& x, const Tensor& w, const Te
   });
 }
 
+namespace {
+
+// What the scans of Mamba-1 and Mamba-2 have in common. The gradients of states and parameters are held by `g`.
+template <class Params, class Scan>
+Params scan_grad_params(Gradients& g, const SeqSpans& spans, const Scan& a, const Tensor& before, const Tensor& state,
+                        const Tensor& y) {
+  const Tensor dy = g.of(y);
+  Tensor dx = g.of(a.x), ddt = g.of(a.dt), dB = g.of(a.B), dC = g.of(a.C), dstate = g.of(state);
+  Tensor dA = g.if_watched(a.A), dD = g.if_watched(a.D), ddt_bias = g.if_watched(a.dt_bias);
+  Params p{};
+  p.f = scan_params(a);
+  p.f.spans = view(spans);
+  p.before = before.f32();
+  p.dy = dy.f32();
+  p.lddy = dy.stride(0);
+  p.dx = dx.f32();
+  p.lddx = dx.stride(0);
+  p.ddt = ddt.f32();
+  p.ldddt = ddt.stride(0);
+  p.dB = dB.f32();
+  p.lddB = dB.stride(0);
+  p.dC = dC.f32();
+  p.lddC = dC.stride(0);
+  p.dA = data_or_null(dA);
+  p.dD = data_or_null(dD);
+  p.ddt_bias = data_or_null(ddt_bias);
+  p.dstate = dstate.f32();
+  p.dstate_stride = dstate.stride(0);
+  return p;
+}
+
+}  // namespace
+
 void mamba1_scan(ForwardContext& ctx, const Mamba1Scan& a, const Tensor& before, const Tensor& state, const Tensor& y) {
   ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), spans = ctx.spans, a, before, state, y] {
-    const Tensor dy = g.of(y);
-    Tensor dx = g.of(a.x), ddt = g.of(a.dt), dB = g.of(a.B), dC = g.of(a.C);
-    Tensor dz = a.z.defined() ? g.of(a.z) : Tensor{}, dstate = g.of(state);
-    Tensor dA = g.if_watched(a.A), dD = g.if_watched(a.D), ddt_bias = g.if_watched(a.dt_bias);
-    Mamba1ScanGradParams p{};
-    p.f = scan_params(a);
-    p.f.spans = view(spans);
-    p.before = before.f32();
-    p.dy = dy.f32();
-    p.lddy = dy.stride(0);
-    p.dx = dx.f32();
-    p.lddx = dx.stride(0);
-    p.ddt = ddt.f32();
-    p.ldddt = ddt.stride(0);
-    p.dB = dB.f32();
-    p.lddB = dB.stride(0);
-    p.dC = dC.f32();
-    p.lddC = dC.stride(0);
+    auto p = scan_grad_params<Mamba1ScanGradParams>(g, spans, a, before, state, y);
+    Tensor dz = a.z.defined() ? g.of(a.z) : Tensor{};
     p.dz = data_or_null(dz);
     p.lddz = ld_or_zero(dz);
-    p.dA = data_or_null(dA);
-    p.dD = data_or_null(dD);
-    p.ddt_bias = data_or_null(ddt_bias);
-    p.dstate = dstate.f32();
-    p.dstate_stride = dstate.stride(0);
     kernel("mamba1_scan_grad", rt.kernels->mamba1_scan_grad)(rt.exec(), p);
   });
 }
 
 void ssd_scan(ForwardContext& ctx, const SsdScan& a, const Tensor& before, const Tensor& state, const Tensor& y) {
   ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), spans = ctx.spans, a, before, state, y] {
-    const Tensor dy = g.of(y);
-    Tensor dx = g.of(a.x), ddt = g.of(a.dt), dB = g.of(a.B), dC = g.of(a.C), dstate = g.of(state);
-    Tensor dA = g.if_watched(a.A), dD = g.if_watched(a.D), ddt_bias = g.if_watched(a.dt_bias);
-    SsdScanGradParams p{};
-    p.f = scan_params(a);
-    p.f.spans = view(spans);
-    p.before = before.f32();
-    p.dy = dy.f32();
-    p.lddy = dy.stride(0);
-    p.dx = dx.f32();
-    p.lddx = dx.stride(0);
-    p.ddt = ddt.f32();
-    p.ldddt = ddt.stride(0);
-    p.dB = dB.f32();
-    p.lddB = dB.stride(0);
-    p.dC = dC.f32();
-    p.lddC = dC.stride(0);
-    p.dA = data_or_null(dA);
-    p.dD = data_or_null(dD);
-    p.ddt_bias = data_or_null(ddt_bias);
-    p.dstate = dstate.f32();
-    p.dstate_stride = dstate.stride(0);
-    kernel("ssd_scan_grad", rt.kernels->ssd_scan_grad)(rt.exec(), p);
+    kernel("ssd_scan_grad", rt.kernels->ssd_scan_grad)(
+        rt.exec(), scan_grad_params<SsdScanGradParams>(g, spans, a, before, state, y));
   });
 }
 
