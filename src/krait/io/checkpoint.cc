@@ -100,9 +100,7 @@ fs::path find_weights(const fs::path& folder) {
 Json read_config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
   if (!is_there(path)) fail_data(fmt::format("[checkpoint] {} is missing", path.string()));
-  const auto file = MappedFile::open(path);
-  const auto bytes = file->bytes();
-  Json config = Json::parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
+  Json config = Json::parse(MappedFile::open(path)->text(), path.string());
   if (!config.is_object()) fail_data(fmt::format("[checkpoint] {} is not a JSON object", path.string()));
   return config;
 }

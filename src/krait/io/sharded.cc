@@ -48,9 +48,7 @@ Shards open_shards(const fs::path& folder, const Json& weight_map, const ShardRe
 }
 
 Json parse_index(const fs::path& index, const std::string& op) {
-  const auto file = MappedFile::open(index);
-  const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
-  Json json = Json::parse(text, index.string());
+  Json json = Json::parse(MappedFile::open(index)->text(), index.string());
   const Json* weight_map = json.find("weight_map");
   if (weight_map == nullptr || !weight_map->is_object()) {
     fail_data(fmt::format("[{}] {}: there is no weight_map", op, index.string()));

@@ -20,9 +20,7 @@ using io::Json;
 constexpr const char* kKeyPrefix = "base_model.model.";
 
 Json read_config(const fs::path& file) {
-  const auto mapped = io::MappedFile::open(file);
-  const auto bytes = mapped->bytes();
-  Json j = Json::parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.string());
+  Json j = Json::parse(io::MappedFile::open(file)->text(), file.string());
   if (!j.is_object()) fail_data("[lora] " + file.string() + " is not a JSON object");
   return j;
 }

@@ -218,9 +218,7 @@ TrainConfig parse_config(std::string_view text, const std::string& name, const s
 }
 
 TrainConfig read_config(const std::filesystem::path& path, const std::vector<std::string>& changes) {
-  const auto file = io::MappedFile::open(path);
-  const auto bytes = file->bytes();
-  return parse_config({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string(), changes);
+  return parse_config(io::MappedFile::open(path)->text(), path.string(), changes);
 }
 
 }  // namespace krait::train

@@ -28,7 +28,7 @@ int64_t step_of(std::string_view line) {
 int64_t kept_bytes(const std::filesystem::path& path, int64_t last_step) {
   if (!std::filesystem::exists(path)) return 0;
   const auto file = io::MappedFile::open(path);
-  const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+  const std::string_view text = file->text();
   size_t kept = 0;
   for (size_t end = text.find('\n'); end != std::string_view::npos; end = text.find('\n', kept)) {
     const int64_t step = step_of(text.substr(kept, end - kept));

@@ -50,10 +50,7 @@ RunData open_tasks(const TrainConfig& c) {
 std::shared_ptr<const io::Checkpoint> configuration(const ModelConfig& m, int64_t vocab) {
   if (!m.from.empty()) return io::Checkpoint::open(m.from);
   if (!m.config.empty()) {
-    const auto file = io::MappedFile::open(m.config);
-    const auto bytes = file->bytes();
-    return io::Checkpoint::of_config(
-        Json::parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, m.config));
+    return io::Checkpoint::of_config(Json::parse(io::MappedFile::open(m.config)->text(), m.config));
   }
   Json keys = m.keys;
   if (!keys.find("vocab_size")) keys.set("vocab_size", Json(vocab));

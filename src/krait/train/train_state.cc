@@ -50,11 +50,7 @@ int64_t step_of(const std::string& name) {
   return error == std::errc() && at == end ? step : -1;
 }
 
-Json read_json(const fs::path& path) {
-  const auto file = io::MappedFile::open(path);
-  const auto bytes = file->bytes();
-  return Json::parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
-}
+Json read_json(const fs::path& path) { return Json::parse(io::MappedFile::open(path)->text(), path.string()); }
 
 Json json_of(const Progress& p, const Identity& identity) {
   Json j = Json::object();
