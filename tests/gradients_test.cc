@@ -1,6 +1,5 @@
 // Gradients of whole models against float64 references, and what they may not depend on.
 #include <algorithm>
-#include <cstring>
 
 #include "krait/core/error.h"
 #include "krait/io/npy.h"
@@ -13,10 +12,6 @@ namespace {
 
 using Npz = std::map<std::string, Tensor>;
 using train::TrainModel;
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && std::memcmp(a.bytes(), b.bytes(), static_cast<size_t>(a.nbytes())) == 0;
-}
 
 data::Batch next_tokens(const Tensor& ids) {
   data::Batch b;

@@ -1,7 +1,6 @@
 // Adapters at inference: what they change, that sequences share nothing but the base, files, merging.
 #include <gmock/gmock.h>
 
-#include <cstring>
 #include <fstream>
 
 #include "krait/core/error.h"
@@ -15,10 +14,6 @@ namespace krait::test {
 namespace {
 
 using testing::HasSubstr;
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && std::memcmp(a.bytes(), b.bytes(), static_cast<size_t>(a.nbytes())) == 0;
-}
 
 template <class F>
 std::string refusal(F&& f, ErrorCode code) {

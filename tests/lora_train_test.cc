@@ -1,8 +1,6 @@
 // Training of adapters and initial states: gradients against those of the whole weights, masks of dropout, targets.
 #include <gmock/gmock.h>
 
-#include <cstring>
-
 #include "krait/core/error.h"
 #include "krait/quant/encode.h"
 #include "krait/train/lora.h"
@@ -16,10 +14,6 @@ namespace {
 using testing::HasSubstr;
 using train::TrainModel;
 using train::TrainModelOptions;
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && std::memcmp(a.bytes(), b.bytes(), static_cast<size_t>(a.nbytes())) == 0;
-}
 
 std::string refusal(const std::function<void()>& f) {
   try {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -27,6 +28,10 @@ inline ThreadPool& pool() {
 
 inline Runtime runtime(const KernelSet& k = cpu_kernels(), Compute compute = Compute::kF32) {
   return {&k, &pool(), compute};
+}
+
+inline bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.shape() == b.shape() && std::memcmp(a.bytes(), b.bytes(), static_cast<size_t>(a.nbytes())) == 0;
 }
 
 // sqrt(Σ(a−b)² / Σb²)

@@ -1,9 +1,9 @@
 #include "krait/train/evaluator.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "krait/data/tasks/task.h"
+#include "krait/infer/score.h"
 
 namespace krait::train {
 namespace {
@@ -24,10 +24,7 @@ LossSum predict(const Model& model, const data::Batch& b, std::vector<int32_t>& 
     const float* row = logits.f32() + static_cast<int64_t>(i) * V;
     const auto t = static_cast<size_t>(rows[i]);
     predictions[t] = static_cast<int32_t>(std::max_element(row, row + model.vocab_size()) - row);
-    const auto most = static_cast<double>(*std::max_element(row, row + V));
-    double total = 0;
-    for (int64_t v = 0; v < V; ++v) total += std::exp(static_cast<double>(row[v]) - most);
-    const double nll = most + std::log(total) - static_cast<double>(row[b.targets[t]]);
+    const double nll = negative_log_likelihood({row, static_cast<size_t>(V)}, b.targets[t]);
     sum += {static_cast<double>(b.weights[t]) * nll, static_cast<double>(b.weights[t])};
   }
   return sum;
