@@ -38,27 +38,15 @@ bool Gradients::watched(const Tensor& t) const {
 }
 
 void Gradients::pass_on(const Tensor& from, const Tensor& to) {
-  if (from.shape() != to.shape() || from.numel() != from.buffer_numel() || to.numel() != to.buffer_numel()) {
-    throw Error(ErrorCode::kInternal, "[gradients] " + from.shape().str() + " and " + to.shape().str() +
-                                          " are not whole buffers of one shape");
-  }
   const auto source = buffers_.find(from.owner().get());
   if (source == buffers_.end()) return;
+  if (from.buffer_numel() != to.buffer_numel() || has(to)) {
+    throw Error(ErrorCode::kInternal, "[gradients] the gradient of " + from.shape().str() + " cannot pass to " +
+                                          to.shape().str() + ", which is of another size or has one");
+  }
   Tensor gradient = std::move(source->second.gradient);
-  if (source->second.watched) {
-    source->second.gradient = gradient.clone();
-  } else {
-    buffers_.erase(source);
-  }
-  Entry& target = buffers_[to.owner().get()];
-  if (!target.values) target.values = to.owner();
-  if (!target.gradient.defined()) {
-    target.gradient = std::move(gradient);
-    return;
-  }
-  const float* add = gradient.f32();
-  float* sum = target.gradient.f32();
-  for (int64_t i = 0; i < gradient.numel(); ++i) sum[i] += add[i];
+  buffers_.erase(source);
+  buffers_[to.owner().get()] = {to.owner(), std::move(gradient)};
 }
 
 void Gradients::drop_unwatched() {

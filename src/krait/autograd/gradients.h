@@ -23,8 +23,7 @@ class Gradients {
   // of(t) if it is watched, else undefined: kernels then leave it out.
   Tensor if_watched(const Tensor& t) { return watched(t) ? of(t) : Tensor{}; }
 
-  // `to` is a sum of which `from` is a term: the gradient of `from`, whose backward is complete, passes to `to`. Both
-  // are whole buffers of one shape. `from` has no gradient afterwards.
+  // `to`, a buffer without a gradient, was computed anew in the place of `from`, as large: it takes the gradient over.
   void pass_on(const Tensor& from, const Tensor& to);
 
   void drop_unwatched();

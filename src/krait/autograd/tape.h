@@ -22,8 +22,6 @@ class Tape {
   // nobody else holds them.
   void backward();
 
-  size_t size() const { return steps_.size(); }
-
  private:
   Gradients& gradients_;
   std::vector<std::function<void()>> steps_;

@@ -46,9 +46,8 @@ class Tensor {
   std::byte* bytes() { return static_cast<std::byte*>(data_); }
   const std::byte* bytes() const { return static_cast<const std::byte*>(data_); }
 
-  // The whole buffer that this tensor views: its first element and their number. Undefined for a default tensor.
+  // The buffer that this tensor views, as a whole: who holds it (null for a default tensor), and its elements.
   const std::shared_ptr<const void>& owner() const { return owner_; }
-  int64_t buffer_offset() const { return buffer_offset_; }  // of this tensor's first element, in elements
   int64_t buffer_numel() const { return buffer_numel_; }
   // The part of `whole`, a contiguous tensor of buffer_numel() elements, that this tensor is of its own buffer.
   Tensor same_part_of(const Tensor& whole) const;
@@ -70,7 +69,7 @@ class Tensor {
   void* data_ = nullptr;
   Shape shape_;
   std::array<int64_t, Shape::kMaxRank> strides_{};
-  int64_t buffer_offset_ = 0, buffer_numel_ = 0;
+  int64_t buffer_offset_ = 0, buffer_numel_ = 0;  // of the first element, in elements
   DType dtype_ = DType::kF32;
 };
 

@@ -2,36 +2,19 @@
 
 #include <vector>
 
-#include "krait/core/error.h"
+#include "krait/ops/calls.h"
 #include "krait/ops/optional.h"
 
 namespace krait::backward {
 namespace {
-
-// x += dx, by the kernel: rows of any stride.
-void add_rows(const Runtime& rt, const Tensor& dx, Tensor x) {
-  const AddParams p{dx.f32(), dx.stride(0), x.f32(), x.stride(0), dx.dim(0), dx.dim(1)};
-  rt.kernels->add(rt.exec(), p);
-}
 
 // dx += dy · W
 void linear_input(const Runtime& rt, Gradients& g, const Tensor& dy, const Weight& w, const Tensor& x) {
   const Weight wt = w.transposed(rt);
   const Tensor whole = g.claim(x);
   Tensor dx = whole.defined() ? whole : Tensor::empty({x.dim(0), w.K()});
-  MatmulParams p{};
-  p.x = dy.f32();
-  p.ldx = dy.stride(0);
-  p.w = wt.packed();
-  p.w_dtype = wt.dtype();
-  p.compute = rt.compute;
-  p.y = dx.f32();
-  p.ldy = w.K();
-  p.M = x.dim(0);
-  p.N = w.K();
-  p.K = w.N();
-  rt.kernels->matmul(rt.exec(), p);
-  if (!whole.defined()) add_rows(rt, dx, g.of(x));
+  run_matmul(rt, dy, wt, {}, dx);
+  if (!whole.defined()) run_add(rt, dx, g.of(x));
 }
 
 }  // namespace
@@ -43,7 +26,7 @@ void linear(ForwardContext& ctx, const Tensor& x, const Weight& w, const Tensor&
     if (dw.defined() || db.defined()) {
       const MatmulGradParams p{dy.f32(),         dy.stride(0), x.f32(), x.stride(0), data_or_null(dw),
                                data_or_null(db), x.dim(0),     w.N(),   w.K()};
-      kernel("matmul_grad", rt.kernels->matmul_grad)(rt.exec(), p);
+      rt.kernels->matmul_grad(rt.exec(), p);
     }
     linear_input(rt, g, dy, w, x);
   });
@@ -67,7 +50,7 @@ void norm(ForwardContext& ctx, const Tensor& r, const NormWeights& n, const Tens
     p.db = data_or_null(db);
     p.T = r.dim(0);
     p.D = r.dim(1);
-    kernel("norm_grad", rt.kernels->norm_grad)(rt.exec(), p);
+    rt.kernels->norm_grad(rt.exec(), p);
   });
 }
 
@@ -94,7 +77,7 @@ void gated_norm(ForwardContext& ctx, const Tensor& y, const Tensor& z, const Ten
     p.dz = dz.f32();
     p.lddz = dz.stride(0);
     p.dw = data_or_null(dw);
-    kernel("gated_norm_grad", rt.kernels->gated_norm_grad)(rt.exec(), p);
+    rt.kernels->gated_norm_grad(rt.exec(), p);
   });
 }
 
@@ -110,18 +93,18 @@ void silu_gate(ForwardContext& ctx, const Tensor& a, const Tensor& gate, const T
     p.ldda = da.stride(0);
     p.dgate = dgate.f32();
     p.lddg = dgate.stride(0);
-    kernel("silu_gate_grad", rt.kernels->silu_gate_grad)(rt.exec(), p);
+    rt.kernels->silu_gate_grad(rt.exec(), p);
   });
 }
 
 void add(ForwardContext& ctx, const Tensor& a, const Tensor& sum) {
   ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), a, sum] {
-    if (g.has(sum)) add_rows(rt, g.of(sum), g.of(a));
+    if (g.has(sum)) run_add(rt, g.of(sum), g.of(a));
   });
 }
 
 void copy(ForwardContext& ctx, const Tensor& from, const Tensor& to) {
-  ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), from, to] { add_rows(rt, g.of(to), g.of(from)); });
+  ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), from, to] { run_add(rt, g.of(to), g.of(from)); });
 }
 
 void embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> ids, const Tensor& y) {
@@ -130,7 +113,7 @@ void embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> id
       [&rt = ctx.runtime, &g = ctx.tape->gradients(), table, tokens = std::vector<int32_t>(ids.begin(), ids.end()), y] {
         const Tensor dy = g.of(y);
         const EmbedGradParams p{tokens.data(), dy.f32(), dy.stride(0), g.of(table).f32(), y.dim(0), y.dim(1)};
-        kernel("embed_grad", rt.kernels->embed_grad)(rt.exec(), p);
+        rt.kernels->embed_grad(rt.exec(), p);
       });
 }
 

@@ -26,7 +26,7 @@ void causal_conv(ForwardContext& ctx, const Tensor& x, const Tensor& w, const Te
     p.db = data_or_null(db);
     p.dstate = dstate.f32();
     p.dstate_stride = dstate.stride(0);
-    kernel("causal_conv_grad", rt.kernels->causal_conv_grad)(rt.exec(), p);
+    rt.kernels->causal_conv_grad(rt.exec(), p);
   });
 }
 
@@ -69,14 +69,13 @@ void mamba1_scan(ForwardContext& ctx, const Mamba1Scan& a, const Tensor& before,
     Tensor dz = a.z.defined() ? g.of(a.z) : Tensor{};
     p.dz = data_or_null(dz);
     p.lddz = ld_or_zero(dz);
-    kernel("mamba1_scan_grad", rt.kernels->mamba1_scan_grad)(rt.exec(), p);
+    rt.kernels->mamba1_scan_grad(rt.exec(), p);
   });
 }
 
 void ssd_scan(ForwardContext& ctx, const SsdScan& a, const Tensor& before, const Tensor& state, const Tensor& y) {
   ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), spans = ctx.spans, a, before, state, y] {
-    kernel("ssd_scan_grad", rt.kernels->ssd_scan_grad)(
-        rt.exec(), scan_grad_params<SsdScanGradParams>(g, spans, a, before, state, y));
+    rt.kernels->ssd_scan_grad(rt.exec(), scan_grad_params<SsdScanGradParams>(g, spans, a, before, state, y));
   });
 }
 
@@ -156,7 +155,7 @@ void mamba3_scan(ForwardContext& ctx, const Mamba3Scan& a, const Mamba3States& b
     p.dk_stride = dk.stride(0);
     p.dx_prev = dx_prev.f32();
     p.dx_prev_stride = dx_prev.stride(0);
-    kernel("mamba3_scan_grad", rt.kernels->mamba3_scan_grad)(rt.exec(), p);
+    rt.kernels->mamba3_scan_grad(rt.exec(), p);
   });
 }
 

@@ -6,6 +6,7 @@
 
 #include "krait/core/error.h"
 #include "krait/ops/backward.h"
+#include "krait/ops/calls.h"
 #include "krait/ops/low_rank.h"
 #include "krait/ops/optional.h"
 
@@ -48,19 +49,7 @@ Tensor linear(ForwardContext& ctx, const Tensor& x, const Weight& w, const Tenso
   check_rows("matmul", "x", x, -1, w.K());
   if (ctx.runtime.observer != nullptr) ctx.runtime.observer->matmul(w.name(), x);
   Tensor y = Tensor::empty({x.dim(0), w.N()});
-  MatmulParams p{};
-  p.x = x.f32();
-  p.ldx = x.stride(0);
-  p.w = w.packed();
-  p.w_dtype = w.dtype();
-  p.compute = ctx.runtime.compute;
-  p.bias = data_or_null(bias);
-  p.y = y.f32();
-  p.ldy = w.N();
-  p.M = x.dim(0);
-  p.N = w.N();
-  p.K = w.K();
-  ctx.kernels().matmul(ctx.exec(), p);
+  run_matmul(ctx.runtime, x, w, bias, y);
   if (ctx.training()) backward::linear(ctx, x, w, bias, y);
   if (w.adapted()) add_low_rank(ctx, x, w, y);
   return y;
@@ -140,8 +129,7 @@ void add_(ForwardContext& ctx, Tensor& residual, const Tensor& x) {
   check_rows("add", "x", x, residual.dim(0), residual.dim(1));
   const Tensor& term = ctx.training() ? residual : x;
   Tensor sum = ctx.training() ? x : residual;
-  AddParams p{term.f32(), term.stride(0), sum.f32(), sum.stride(0), x.dim(0), x.dim(1)};
-  ctx.kernels().add(ctx.exec(), p);
+  run_add(ctx.runtime, term, sum);
   if (ctx.training()) backward::add(ctx, term, sum);
   residual = sum;
 }

@@ -7,7 +7,7 @@
 
 #include "krait/core/error.h"
 #include "krait/ops/basic.h"
-#include "krait/ops/optional.h"
+#include "krait/ops/calls.h"
 
 namespace krait {
 namespace {
@@ -26,21 +26,6 @@ void check(const Tensor& x, const Weight& head, const LossOptions& o) {
     fail_data(fmt::format("[cross_entropy] target {} at position {} is outside the vocabulary 0..{}", o.targets[i], i,
                           o.vocab_size - 1));
   }
-}
-
-MatmulParams matmul_params(const Runtime& rt, const Tensor& x, const Weight& w, Tensor& y) {
-  MatmulParams p{};
-  p.x = x.f32();
-  p.ldx = x.stride(0);
-  p.w = w.packed();
-  p.w_dtype = w.dtype();
-  p.compute = rt.compute;
-  p.y = y.f32();
-  p.ldy = y.stride(0);
-  p.M = x.dim(0);
-  p.N = w.N();
-  p.K = w.K();
-  return p;
 }
 
 }  // namespace
@@ -62,19 +47,18 @@ TokenLosses cross_entropy(ForwardContext& ctx, const Tensor& x, const Weight& he
     const int64_t n = std::min(kRows, T - t);
     const Tensor rows = x.narrow(0, t, n);
     Tensor part = logits.narrow(0, 0, n);
-    rt.kernels->matmul(rt.exec(), matmul_params(rt, rows, head, part));
+    run_matmul(rt, rows, head, {}, part);
     CrossEntropyParams p{
         part.f32(), head.N(), head.N(),       o.targets.data() + t, o.weights.empty() ? nullptr : o.weights.data() + t,
         o.scale,    o.z_loss, ctx.training(), out.nll.f32() + t,    out.lse.f32() + t,
         n,          head.N()};
-    kernel("cross_entropy", rt.kernels->cross_entropy)(rt.exec(), p);
+    rt.kernels->cross_entropy(rt.exec(), p);
     if (!ctx.training()) continue;
     if (dw.defined()) {
       const MatmulGradParams g{part.f32(), head.N(), rows.f32(), rows.stride(0), dw.f32(), nullptr, n, head.N(), D};
-      kernel("matmul_grad", rt.kernels->matmul_grad)(rt.exec(), g);
+      rt.kernels->matmul_grad(rt.exec(), g);
     }
-    Tensor dx_rows = dx.narrow(0, t, n);
-    rt.kernels->matmul(rt.exec(), matmul_params(rt, part, *transposed, dx_rows));
+    run_matmul(rt, part, *transposed, {}, dx.narrow(0, t, n));
   }
   return out;
 }

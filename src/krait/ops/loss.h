@@ -15,8 +15,8 @@ struct LossOptions {
 };
 
 struct TokenLosses {
-  Tensor nll;  // [T] −log p(target), without weight and scale; 0 where there is none
-  Tensor lse;  // [T] log of the softmax's denominator
+  Tensor nll;  // [T] −log p(target), without weight and scale; 0 where there is none or its weight is 0
+  Tensor lse;  // [T] log of the softmax's denominator; 0 there, too
 };
 
 // x [T, D], head [V', D]. Under a tape the gradients of x and of the head's rows are added to at once: backward() goes

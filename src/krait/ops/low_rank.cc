@@ -7,6 +7,7 @@
 #include "krait/core/error.h"
 #include "krait/core/rng.h"
 #include "krait/ops/backward.h"
+#include "krait/ops/calls.h"
 
 namespace krait {
 namespace {
@@ -54,8 +55,7 @@ Tensor dropout(ForwardContext& ctx, const Tensor& x, const LowRank& a, const Ada
 
 // The sum is made in place: nothing needs y as it was.
 void add_rows(ForwardContext& ctx, const Tensor& term, Tensor y) {
-  const AddParams p{term.f32(), term.stride(0), y.f32(), y.stride(0), y.dim(0), y.dim(1)};
-  ctx.kernels().add(ctx.exec(), p);
+  run_add(ctx.runtime, term, y);
   if (ctx.training()) backward::copy(ctx, term, y);
 }
 

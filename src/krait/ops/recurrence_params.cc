@@ -16,8 +16,12 @@ CausalConvParams conv_params(const Tensor& x, const Tensor& w, const Tensor& b, 
   return p;
 }
 
-Mamba1ScanParams scan_params(const Mamba1Scan& a) {
-  Mamba1ScanParams p{};
+namespace {
+
+// What the scans of Mamba-1 and Mamba-2 have in common.
+template <class Params, class Scan>
+Params common_params(const Scan& a) {
+  Params p{};
   p.x = a.x.f32();
   p.ldx = a.x.stride(0);
   p.dt = a.dt.f32();
@@ -26,11 +30,18 @@ Mamba1ScanParams scan_params(const Mamba1Scan& a) {
   p.ldb = a.B.stride(0);
   p.C = a.C.f32();
   p.ldc = a.C.stride(0);
-  p.z = data_or_null(a.z);
-  p.ldz = ld_or_zero(a.z);
   p.A = a.A.f32();
   p.D = data_or_null(a.D);
   p.dt_bias = data_or_null(a.dt_bias);
+  return p;
+}
+
+}  // namespace
+
+Mamba1ScanParams scan_params(const Mamba1Scan& a) {
+  auto p = common_params<Mamba1ScanParams>(a);
+  p.z = data_or_null(a.z);
+  p.ldz = ld_or_zero(a.z);
   p.softplus = true;
   p.E = a.x.dim(1);
   p.N = a.B.dim(1);
@@ -38,19 +49,8 @@ Mamba1ScanParams scan_params(const Mamba1Scan& a) {
 }
 
 SsdScanParams scan_params(const SsdScan& a) {
-  SsdScanParams p{};
-  p.x = a.x.f32();
-  p.ldx = a.x.stride(0);
-  p.dt = a.dt.f32();
-  p.lddt = a.dt.stride(0);
-  p.B = a.B.f32();
-  p.ldb = a.B.stride(0);
-  p.C = a.C.f32();
-  p.ldc = a.C.stride(0);
-  p.A = a.A.f32();
-  p.D = data_or_null(a.D);
+  auto p = common_params<SsdScanParams>(a);
   p.D_per_channel = a.D.defined() && a.D.numel() != a.H;
-  p.dt_bias = data_or_null(a.dt_bias);
   p.dt_min = a.dt_min;
   p.dt_max = a.dt_max;
   p.H = a.H;

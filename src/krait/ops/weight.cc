@@ -56,9 +56,7 @@ Weight Weight::transposed(const Runtime& rt) const {
     transpose(rt.exec(), reinterpret_cast<const uint16_t*>(rows.bytes()), reinterpret_cast<uint16_t*>(t.bytes()), N_,
               K_);
   }
-  Runtime inference = rt;
-  inference.parameters = nullptr;
-  return Weight(inference, t, name_);
+  return Weight(rt, t, name_);
 }
 
 }  // namespace krait

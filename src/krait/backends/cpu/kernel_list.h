@@ -16,7 +16,6 @@ namespace krait {
   X(ssd_scan)                  \
   X(mamba3_scan)
 
-// Kernels of training of the portable set; a variant takes from it what it does not list below.
 #define KRAIT_TRAINING_KERNELS(X) \
   X(cross_entropy)                \
   X(matmul_grad)                  \
@@ -27,17 +26,6 @@ namespace krait {
   X(causal_conv_grad)             \
   X(mamba1_scan_grad)             \
   X(ssd_scan_grad)                \
-  X(mamba3_scan_grad)
-#define KRAIT_ISA_TRAINING_KERNELS(X) \
-  X(cross_entropy)                    \
-  X(matmul_grad)                      \
-  X(norm_grad)                        \
-  X(gated_norm_grad)                  \
-  X(silu_gate_grad)                   \
-  X(embed_grad)                       \
-  X(causal_conv_grad)                 \
-  X(mamba1_scan_grad)                 \
-  X(ssd_scan_grad)                    \
   X(mamba3_scan_grad)
 
 // Function types of the set's pointers.
@@ -50,5 +38,12 @@ struct KernelType<F*> {
 
 #define KRAIT_DECLARE_KERNEL(name) KernelType<decltype(KernelSet::name)>::type name;
 #define KRAIT_SET_KERNEL(name) set.name = name;
+
+#define KRAIT_COUNT_KERNEL(name) +1  // NOLINT(bugprone-macro-parentheses): a sum
+static_assert(sizeof(KernelSet) == sizeof(void*) * (1 KRAIT_MATMUL_KERNELS(KRAIT_COUNT_KERNEL)
+                                                        KRAIT_OTHER_KERNELS(KRAIT_COUNT_KERNEL)
+                                                            KRAIT_TRAINING_KERNELS(KRAIT_COUNT_KERNEL)),
+              "the lists above name every kernel of a KernelSet");
+#undef KRAIT_COUNT_KERNEL
 
 }  // namespace krait

@@ -1,8 +1,5 @@
 #include "krait/backends/cpu/isa/ops.h"
 
-namespace krait::scalar {
-const KernelSet& kernel_set();
-}
 #ifdef __AVX512BF16__
 namespace krait::avx512 {
 const KernelSet& kernel_set();
@@ -17,14 +14,14 @@ KernelSet make() {
   KernelSet set = avx512::kernel_set();
   set.name = "cpu-avx512-bf16";
 #else
-  KernelSet set = scalar::kernel_set();
+  KernelSet set{};
 #if defined(__AVX512F__)
   set.name = "cpu-avx512";
 #else
   set.name = "cpu-avx2";
 #endif
   KRAIT_OTHER_KERNELS(KRAIT_SET_KERNEL)
-  KRAIT_ISA_TRAINING_KERNELS(KRAIT_SET_KERNEL)
+  KRAIT_TRAINING_KERNELS(KRAIT_SET_KERNEL)
 #endif
   KRAIT_MATMUL_KERNELS(KRAIT_SET_KERNEL)
   return set;
