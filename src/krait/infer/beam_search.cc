@@ -186,8 +186,10 @@ class BeamSearch {
       spans.add(1, b.sequence.slot());
     }
     const Tensor logits = model_.forward(ids, spans, pool_.states(), rows);
-    const auto V = static_cast<size_t>(model_.padded_vocab_size());
-    for (size_t b = 0; b < live_.size(); ++b) live_[b].sequence.advance({&ids[b], 1}, {logits.f32() + b * V, V});
+    for (size_t b = 0; b < live_.size(); ++b) {
+      const Tensor row = logits.narrow(0, static_cast<int64_t>(b), 1).reshape({model_.padded_vocab_size()});
+      live_[b].sequence.advance({&ids[b], 1}, row);
+    }
   }
 
   const Model& model_;

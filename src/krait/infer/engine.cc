@@ -37,14 +37,16 @@ struct Running {
   JobPtr job;
   int64_t index;
   Sequence sequence;
-  std::vector<int32_t> pending;  // unread tokens: the prompt's, or the one just chosen
-  size_t read = 0;               // of them
+  std::vector<int32_t> pending = {};  // unread tokens: the prompt's, or the one just chosen
+  size_t read = 0;                    // of them
   bool in_prompt = false;
-  size_t marks = 0;      // of the request's that were passed
-  bool last = false;     // ends once `pending` is read
-  bool chooses = false;  // its next token is to be drawn
+  size_t marks = 0;                   // of the request's that were passed
+  bool last = false;                  // ends once `pending` is read
+  bool chooses = false;               // its next token is to be drawn
+  std::optional<int32_t> drawn = {};  // that token
+  std::exception_ptr error = {};      // or why there is none
   bool ended = false;
-  Generation generation;
+  Generation generation = {};
 
   std::span<const int32_t> unread() const { return std::span(pending).subspan(read); }
   // Up to where one pass may read: the next mark.
@@ -138,10 +140,7 @@ struct Engine::Impl {
   void admit(const Waiting& w) {
     const Request& q = w.job->request;
     const int32_t adapter = q.adapter.value_or(model.default_adapter());
-    Running r{w.job, w.index, w.from ? Sequence(pool, *w.from, adapter) : Sequence(pool, adapter),
-              {},    0,       false,
-              0,     false,   false,
-              false, {}};
+    Running r{w.job, w.index, w.from ? Sequence(pool, *w.from, adapter) : Sequence(pool, adapter)};
     if (w.index > 0) {
       r.sequence.rng().stream += static_cast<uint64_t>(w.index);
     } else {
@@ -179,18 +178,35 @@ struct Engine::Impl {
         if (now[i] > 0) fail(running[i].job, std::current_exception());
       return;
     }
-    const auto V = static_cast<size_t>(model.padded_vocab_size());
-    size_t row = 0;
+    std::vector<Tensor> mine(running.size());  // each one's row
+    int64_t row = 0;
+    for (size_t i = 0; i < running.size(); ++i)
+      if (now[i] > 0) mine[i] = logits.narrow(0, row++, 1).reshape({model.padded_vocab_size()});
+    // Those that write: nobody is told between their reading a token and the draw of the next one.
+    side_by_side(std::ssize(running), [&](size_t i) {
+      Running& r = running[i];
+      if (now[i] == 0 || r.ended || r.in_prompt) return;
+      try {
+        r.sequence.advance(r.unread(), mine[i]);
+        if (!r.last) r.drawn = draw_for(r);
+      } catch (...) {
+        r.error = std::current_exception();
+      }
+    });
     for (size_t i = 0; i < running.size(); ++i) {
-      if (now[i] == 0) continue;
-      const std::span<const float> mine(logits.f32() + V * row++, V);
-      if (!running[i].ended) guarded(running[i].job, [&] { advance(running[i], now[i], mine); });
+      Running& r = running[i];
+      if (now[i] > 0 && !r.ended) guarded(r.job, [&] { advance(r, now[i], mine[i]); });
     }
     choose_all();
   }
 
-  void advance(Running& r, int64_t n, std::span<const float> logits) {
-    r.sequence.advance(r.unread().first(static_cast<size_t>(n)), logits);
+  void advance(Running& r, int64_t n, const Tensor& logits) {
+    if (r.error) std::rethrow_exception(std::exchange(r.error, nullptr));
+    if (r.in_prompt) {
+      // Who is amid a prompt may have to wait for the next pass, and shall not hold the logits of all others meanwhile.
+      const bool amid = static_cast<size_t>(n) < r.unread().size();
+      r.sequence.advance(r.unread().first(static_cast<size_t>(n)), amid ? logits.clone() : logits);
+    }
     r.read += static_cast<size_t>(n);
     if (r.in_prompt) {
       r.job->result.prompt_read += n;
@@ -211,37 +227,40 @@ struct Engine::Impl {
     r.chooses = true;
   }
 
-  // The next tokens of all sequences that have read what they had: drawn side by side, for a draw goes over the whole
-  // vocabulary and depends on its own sequence alone; then handed out in order.
-  void choose_all() {
-    std::vector<Running*> those;
-    for (Running& r : running)
-      if (std::exchange(r.chooses, false) && !r.ended) those.push_back(&r);
-    std::vector<int32_t> ids(those.size());
-    std::vector<std::exception_ptr> errors(those.size());
-    auto pick = [&](int64_t i) {
-      const auto at = static_cast<size_t>(i);
-      try {
-        ids[at] = pick_for(*those[at]);
-      } catch (...) {
-        errors[at] = std::current_exception();
-      }
-    };
-    const auto n = static_cast<int64_t>(those.size());
+  // Work of sequences that depends on their own alone.
+  template <class F>
+  void side_by_side(int64_t n, F&& work) const {
+    auto one = [&](int64_t i) { work(static_cast<size_t>(i)); };
     ThreadPool* const pool_of_model = model.runtime().pool;
-    if (n > 1 && pool_of_model != nullptr) {
-      pool_of_model->parallel_for(n, pick);
-    } else {
-      for (int64_t i = 0; i < n; ++i) pick(i);
+    if (n > 1 && pool_of_model != nullptr) return pool_of_model->parallel_for(n, one);
+    for (int64_t i = 0; i < n; ++i) one(i);
+  }
+
+  // The next tokens of all sequences that have read what they had: drawn side by side, for a draw goes over the whole
+  // vocabulary; then handed out in order.
+  void choose_all() {
+    std::vector<Running*> those, undrawn;
+    for (Running& r : running) {
+      if (!std::exchange(r.chooses, false) || r.ended) continue;
+      those.push_back(&r);
+      if (!r.drawn) undrawn.push_back(&r);
     }
-    for (size_t i = 0; i < those.size(); ++i) {
-      Running& r = *those[i];
-      if (errors[i] && !r.ended) fail(r.job, errors[i]);
-      if (!r.ended) guarded(r.job, [&] { deliver(r, ids[i]); });
+    side_by_side(std::ssize(undrawn), [&](size_t i) {
+      try {
+        undrawn[i]->drawn = draw_for(*undrawn[i]);
+      } catch (...) {
+        undrawn[i]->error = std::current_exception();
+      }
+    });
+    for (Running* r : those) {
+      const std::exception_ptr error = std::exchange(r->error, nullptr);
+      const std::optional<int32_t> id = std::exchange(r->drawn, std::nullopt);
+      if (error && !r->ended) fail(r->job, error);
+      if (!r->ended) guarded(r->job, [&] { deliver(*r, *id); });
     }
   }
 
-  int32_t pick_for(Running& r) const {
+  int32_t draw_for(Running& r) const {
     const std::span<const float> logits(r.sequence.head().last_logits.f32(), static_cast<size_t>(options.vocab));
     return r.job->sampler.pick(logits, r.sequence.head().history, r.sequence.rng());
   }

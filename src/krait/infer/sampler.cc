@@ -105,17 +105,21 @@ Sampler::Sampler(SamplerParams params, int64_t vocab) : params_(std::move(params
   validate(params_, vocab);
 }
 
-std::vector<float> Sampler::changed_logits(std::span<const float> logits, const TokenHistory& history) const {
+std::span<const float> Sampler::of_vocab(std::span<const float> logits) const {
   if (static_cast<int64_t>(logits.size()) < vocab_) {
     throw Error(ErrorCode::kInternal, fmt::format("[sampler] {} logits for {} ids", logits.size(), vocab_));
   }
-  logits = logits.first(static_cast<size_t>(vocab_));
+  return logits.first(static_cast<size_t>(vocab_));
+}
+
+// logits: of_vocab().
+void Sampler::change(std::span<const float> logits, const TokenHistory& history, std::vector<float>& out) const {
   check_logits(logits);
-  std::vector<float> c(logits.begin(), logits.end());
+  out.assign(logits.begin(), logits.end());
   if (params_.penalizes()) {
     for (const auto& [id, n] : history.counts_within(params_.penalty_window)) {
       if (id >= vocab_) continue;
-      float& x = c[static_cast<size_t>(id)];
+      float& x = out[static_cast<size_t>(id)];
       double v = x;
       v = v < 0 ? v * params_.repetition_penalty : v / params_.repetition_penalty;
       v -= params_.presence_penalty + params_.frequency_penalty * static_cast<double>(n);
@@ -123,22 +127,31 @@ std::vector<float> Sampler::changed_logits(std::span<const float> logits, const 
     }
   }
   for (const auto& [id, bias] : params_.logit_bias) {
-    float& x = c[static_cast<size_t>(id)];
+    float& x = out[static_cast<size_t>(id)];
     x = static_cast<float>(static_cast<double>(x) + bias);
   }
-  return c;
 }
 
 // The changed logits, and the probability of every id relative to the likeliest one's.
 Sampler::Row Sampler::row(std::span<const float> logits, const TokenHistory& history) const {
-  Row r{changed_logits(logits, history), 0, {}, {}};
+  // A row is made for every token: its memory is kept.
+  static thread_local std::vector<float> changed_row;
+  static thread_local std::vector<double> weights, sums;
+  Row r{of_vocab(logits), 0, {}, {}};
+  if (params_.changes()) {
+    change(r.logits, history, changed_row);
+    r.logits = changed_row;
+  }
   r.best = largest(r.logits);
+  if (std::isnan(r.best)) check_logits(r.logits);
   if (r.best == kForbidden) fail_none(params_);
   if (params_.temperature == 0) return r;
   const size_t blocks = (r.logits.size() + kRowBlock - 1) / kRowBlock;
-  r.weights.resize(blocks * kRowBlock);
-  r.sums.resize(blocks);
-  exp_row(r.logits, r.best, params_.temperature, r.weights, r.sums);
+  weights.resize(blocks * kRowBlock);
+  sums.resize(blocks);
+  exp_row(r.logits, r.best, params_.temperature, weights, sums);
+  r.weights = weights;
+  r.sums = sums;
   return r;
 }
 
@@ -167,7 +180,8 @@ std::vector<Sampler::Weighted> Sampler::kept(const Row& r) const {
 }
 
 std::vector<float> Sampler::changed(std::span<const float> logits, const TokenHistory& history) const {
-  std::vector<float> out = changed_logits(logits, history);
+  std::vector<float> out;
+  change(of_vocab(logits), history, out);
   if (std::ranges::max(out) == kForbidden) fail_none(params_);
   return out;
 }

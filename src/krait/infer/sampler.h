@@ -26,6 +26,7 @@ struct SamplerParams {
   uint64_t seed = 0, stream = 0;         // of a sequence that begins without a State
 
   bool cuts() const { return top_k > 0 || top_p < 1 || min_p > 0; }
+  bool changes() const { return penalizes() || !logit_bias.empty(); }
   bool penalizes() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
   bool operator==(const SamplerParams&) const = default;
 };
@@ -77,13 +78,14 @@ class Sampler {
     int32_t id;
     double weight;  // probability relative to the likeliest token's
   };
-  // By id.
+  // By id. What it looks at is the thread's, until its next row.
   struct Row {
-    std::vector<float> logits;  // changed
+    std::span<const float> logits;  // changed
     float best;
-    std::vector<double> weights, sums;  // exp_row(); none if greedy
+    std::span<const double> weights, sums;  // exp_row(); none if greedy
   };
-  std::vector<float> changed_logits(std::span<const float> logits, const TokenHistory& history) const;
+  std::span<const float> of_vocab(std::span<const float> logits) const;
+  void change(std::span<const float> logits, const TokenHistory& history, std::vector<float>& out) const;
   Row row(std::span<const float> logits, const TokenHistory& history) const;
   std::vector<Weighted> kept(const Row& row) const;
   static int32_t draw(const std::vector<Weighted>& from, double uniform);

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "krait/core/error.h"
+#include "krait/core/thread_pool.h"
 
 namespace krait {
 namespace {
@@ -96,9 +97,25 @@ int64_t State::nbytes() const {
 
 State snapshot(const Model& model, const SlotStore& states, int64_t slot, const SequenceHead& head, int32_t adapter) {
   State s{model.fingerprint(adapter), model.spec().architecture, head, states.specs(), {}};
+  Tensor& logits = s.head.last_logits;
+  if (logits.defined() && logits.buffer_numel() != logits.numel()) logits = logits.clone();  // of a whole pass
+  std::vector<std::pair<Tensor, Tensor>> copies;                                             // to, from
   for (size_t b = 0; b < s.specs.size(); ++b) {
     StateView& view = s.blocks.emplace_back();
-    for (size_t t = 0; t < s.specs[b].size(); ++t) view.push_back(states.at(b, t, slot).clone());
+    for (size_t t = 0; t < s.specs[b].size(); ++t) {
+      const Tensor from = states.at(b, t, slot);
+      copies.emplace_back(view.emplace_back(Tensor::empty(from.shape(), from.dtype())), from);
+    }
+  }
+  auto copy = [&](int64_t i) {
+    auto& [to, from] = copies[static_cast<size_t>(i)];
+    std::memcpy(to.bytes(), from.bytes(), static_cast<size_t>(to.nbytes()));
+  };
+  const auto n = static_cast<int64_t>(copies.size());
+  if (ThreadPool* const pool = model.runtime().pool) {  // megabytes, while all other sequences wait
+    pool->parallel_for(n, copy);
+  } else {
+    for (int64_t i = 0; i < n; ++i) copy(i);
   }
   return s;
 }

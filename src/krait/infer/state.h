@@ -17,7 +17,8 @@ namespace krait {
 struct SequenceHead {
   TokenHistory history;  // position, hash and what penalties need of the tokens read
   RngState rng;          // next draw of its sampler
-  Tensor last_logits;    // f32 [V_pad] after the last token; undefined at position 0. Never written to: may be shared
+  Tensor last_logits;  // f32 [V_pad] after the last token; undefined at position 0. Never written to: may be shared, or
+                       // a view (not within a State, which owns it)
 };
 
 struct State {

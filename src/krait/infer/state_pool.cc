@@ -64,17 +64,15 @@ const Tensor& Sequence::read(std::span<const int32_t> ids, int64_t chunk) {
     const int64_t last = n - 1;
     const SeqSpans spans = SeqSpans::one(n, slot(), adapter_);
     const Tensor logits = model().forward(part, spans, lease_.pool().states(), std::span(&last, 1));
-    advance(part, {logits.f32(), static_cast<size_t>(logits.numel())});
+    advance(part, logits.reshape({logits.numel()}));
     ids = ids.subspan(part.size());
   }
   return head_.last_logits;
 }
 
-void Sequence::advance(std::span<const int32_t> ids, std::span<const float> logits) {
+void Sequence::advance(std::span<const int32_t> ids, Tensor logits) {
   head_.history.push(ids);
-  Tensor copy = Tensor::empty({static_cast<int64_t>(logits.size())});
-  std::copy(logits.begin(), logits.end(), copy.f32());
-  head_.last_logits = copy;  // a new one: earlier ones may be shared with forks and states
+  head_.last_logits = std::move(logits);
 }
 
 Sequence Sequence::fork() const { return {lease_.pool().fork(lease_), head_, adapter_}; }

@@ -69,8 +69,9 @@ class Sequence {
 
   // Reads ids and returns the logits after the last one (head().last_logits; undefined at position 0 if ids is empty).
   const Tensor& read(std::span<const int32_t> ids, int64_t chunk = kPrefillChunk);
-  // Records tokens that a batched forward pass has just read into slot(), and the logits [V_pad] after the last.
-  void advance(std::span<const int32_t> ids, std::span<const float> logits);
+  // Records tokens that a batched forward pass has just read into slot(), and the logits f32 [V_pad] after the last:
+  // not copied, so that a view of the pass's logits keeps them all, until the next call.
+  void advance(std::span<const int32_t> ids, Tensor logits);
 
   Sequence fork() const;  // without the marks
   State state() const;
