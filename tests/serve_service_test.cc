@@ -535,6 +535,37 @@ TEST_F(ServiceTest, TimeBetweenTokensStaysBoundedWhileLongPromptsArrive) {
   for (const auto& p : prompts) EXPECT_TRUE(p->ended) << "and the prompts are read meanwhile";
 }
 
+// Finite, and yet more than a model can compute with: the file is taken, and the turn says what is wrong with it.
+TEST_P(ServiceOf, AnAbsurdStateFailsItsOwnTurnsOnly) {
+  Server server(*model_, {.max_running = 4});
+  GenerateRequest first = text_request("abab", 5);
+  first.thread.conversation = "good";
+  ASSERT_EQ(server.ask(first)->status(), 200);
+  State absurd = *server.service.state("", "good", {});
+  for (StateView& block : absurd.blocks) {
+    for (Tensor& t : block) {
+      if (t.dtype() != DType::kF32) continue;
+      t = t.clone();
+      std::fill_n(t.f32(), t.numel(), 1e38f);
+    }
+  }
+  server.service.check_foreign(absurd);
+  server.conversations.import("", "absurd", std::make_shared<const State>(std::move(absurd)));
+  for (const int64_t n : {6, 0, 6}) {  // 0: the input is only read
+    GenerateRequest bad = text_request("cd", n);
+    bad.thread.conversation = "absurd";
+    const GenerateRequest beside = text_request("abab cd", 12, 5);
+    const auto heard = server.submit(bad), other = server.submit(beside);
+    server.run_dry();
+    ASSERT_EQ(heard->status(), 422) << n;
+    EXPECT_EQ(heard->error->code(), "state_unusable");
+    expect_answer(*model_, *other, ids_of(beside), beside);
+    EXPECT_TRUE(server.conversations.get("", "absurd").turns.empty());
+  }
+  EXPECT_EQ(server.service.stats().free_slots, 4);
+  EXPECT_THAT(server.faults, testing::IsEmpty());
+}
+
 // With its own threads: what TSan looks at.
 TEST_F(ServiceTest, ManyClientsAtOnce) {
   Server server(*model_, {.max_running = 4, .max_queue = 1000, .prefill_tokens = 16});

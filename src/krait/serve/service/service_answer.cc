@@ -1,6 +1,9 @@
 // What becomes of the engine's tokens: pieces of text for the listener, then the answer.
+#include <fmt/format.h>
+
 #include <utility>
 
+#include "krait/core/error.h"
 #include "krait/serve/service/service_impl.h"
 
 namespace krait::serve {
@@ -26,8 +29,32 @@ bool Service::Impl::deliver(const JobPtr& job, const GeneratedToken& token) {
   return choice.text.stop() == nullptr;
 }
 
+ServeError Service::Impl::of_engine(const Job& job, std::exception_ptr error) const {
+  try {
+    if (job.imported > 0) std::rethrow_exception(error);
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::kBadData) {
+      return {422, "state_unusable",
+              fmt::format("[serve] this conversation goes on from a state that was sent in, and the model makes no "
+                          "numbers of it ({}): it stays as it was; rewind or delete it",
+                          e.what())};
+    }
+  } catch (...) {
+  }
+  return fault(job, error);
+}
+
 void Service::Impl::finish(const JobPtr& job, Result result) {
-  if (result.error) return fail(job, fault(*job, result.error));
+  // The state that a turn leaves is not looked at by those who draw from it.
+  if (const auto& state = result.error ? nullptr : result.generations.front().state; state && job->imported > 0) {
+    try {
+      const Tensor& logits = state->head.last_logits;
+      check_logits({logits.f32(), static_cast<size_t>(logits.numel())});
+    } catch (...) {
+      result.error = std::current_exception();
+    }
+  }
+  if (result.error) return fail(job, of_engine(*job, result.error));
   const bool commits = job->hold != nullptr;
   const bool read = job->prompt_end && job->hit.length < job->prompt_tokens();
   if (commits && read && options.prefix_cache && job->imported == 0) keep_mark(job, job->prompt_end);

@@ -36,8 +36,9 @@ struct Service::Impl {
   void advance(Job& job, Stage stage);    // the same; throws what the job was cancelled with
   void fail(const JobPtr& job, ServeError error);
   void end(const JobPtr& job);
-  ServeError fault(const Job& job, std::exception_ptr error) const;  // reports what is not the client's fault
-  int retry_after() const;                                           // seconds; under the lock
+  ServeError fault(const Job& job, std::exception_ptr error) const;      // reports what is not the client's fault
+  ServeError of_engine(const Job& job, std::exception_ptr error) const;  // the same, for what ended it there
+  int retry_after() const;                                               // seconds; under the lock
   template <class F>
   void tell(const Job& job, F&& f) const {  // what a listener throws is its own problem
     try {
