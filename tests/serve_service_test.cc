@@ -535,6 +535,32 @@ TEST_F(ServiceTest, TimeBetweenTokensStaysBoundedWhileLongPromptsArrive) {
   for (const auto& p : prompts) EXPECT_TRUE(p->ended) << "and the prompts are read meanwhile";
 }
 
+TEST_F(ServiceTest, AFlushFollowsTheDeltasOfAPass) {
+  struct Noter : Listener {
+    void delta(const Delta&) override { ++noted, ++deltas; }
+    void flush() override {
+      EXPECT_GT(noted, 0);
+      noted = 0;
+    }
+    void done(const Answer&) override { ended = true; }
+    void failed(const ServeError&) override { ended = true; }
+    int noted = 0, deltas = 0;
+    bool ended = false;
+  };
+  Server server(*model_, {.max_running = 3});
+  std::vector<std::shared_ptr<Noter>> all;
+  for (const int64_t n : {1, 2, 5}) {
+    GenerateRequest r = text_request("ab", 8, static_cast<uint64_t>(n));
+    r.id = "r" + std::to_string(n);
+    r.n = n;
+    server.service.submit(r, all.emplace_back(std::make_shared<Noter>()));
+  }
+  while (server.service.step()) {
+    for (const auto& one : all) EXPECT_TRUE(one->ended || one->noted == 0);
+  }
+  EXPECT_EQ(all[0]->deltas + all[1]->deltas + all[2]->deltas, 8 * (1 + 2 + 5));
+}
+
 // Finite, and yet more than a model can compute with: the file is taken, and the turn says what is wrong with it.
 TEST_P(ServiceOf, AnAbsurdStateFailsItsOwnTurnsOnly) {
   Server server(*model_, {.max_running = 4});

@@ -23,8 +23,9 @@ class Call::Part : public Listener {
   void delta(const Delta& d) override {
     Delta mine = d;
     mine.choice += static_cast<int64_t>(index_) * call_->asked_->requests[0].n;
-    call_->hear({run_, std::move(mine)});
+    call_->note({run_, std::move(mine)});
   }
+  void flush() override { call_->schedule(); }
   void done(const Answer& a) override { call_->hear({run_, Ended{index_, a}}); }
   void failed(const ServeError& e) override { call_->hear({run_, Failed{e}}); }
 
@@ -118,10 +119,19 @@ void Call::reader_gone() {
   cancel_all();
 }
 
-void Call::hear(Heard heard) {
+void Call::note(Heard heard) {
   const std::lock_guard lock(inbox_mutex_);
   inbox_.push_back(std::move(heard));
-  if (std::exchange(scheduled_, true)) return;
+}
+
+void Call::hear(Heard heard) {
+  note(std::move(heard));
+  schedule();
+}
+
+void Call::schedule() {
+  const std::lock_guard lock(inbox_mutex_);
+  if (inbox_.empty() || std::exchange(scheduled_, true)) return;
   first_->post([self = shared_from_this()] { self->work(); });
 }
 
@@ -247,7 +257,7 @@ void Call::add_event(const std::string& event, std::string data) {
   const std::lock_guard lock(context_.streams.mutex);
   if (emitted_[choice_]++ < record_->of_choice[choice_]) return;
   record_->of_choice[choice_] += 1;
-  context_.streams.append(*record_, {fmt::format("{}:{}", asked_->id, record_->end()), event, std::move(data)});
+  context_.streams.append(*record_, {asked_->id + ':' + std::to_string(record_->end()), event, std::move(data)});
 }
 
 void Call::send_events() {

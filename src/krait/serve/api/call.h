@@ -48,8 +48,11 @@ class Call : public std::enable_shared_from_this<Call> {
   };
 
   void submit(int run);
-  void hear(Heard heard);  // from any thread
-  void work();             // on an IO thread
+  // From any thread.
+  void note(Heard heard);  // work() sees it, when it is scheduled
+  void hear(Heard heard);  // and is scheduled
+  void schedule();
+  void work();  // on an IO thread
   void handle(Heard heard);
   void restart();
   void on_ended(Ended e);

@@ -188,6 +188,11 @@ Answer::Look Answer::look(std::string& out, size_t unwritten) {
   return {stream_ && !complete_, complete_ && pending_.empty(), broken_, framing_.keep_alive};
 }
 
+void Answer::all_written() {
+  const std::lock_guard lock(mutex_);
+  unwritten_ = 0;
+}
+
 void Answer::heartbeat() {
   const std::lock_guard lock(mutex_);
   if (stream_ && !complete_) append_heartbeat(pending_, framing_);

@@ -58,6 +58,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
   };
   // Hands over what is to be written if `out` is empty. `unwritten`: bytes handed over before and not written yet.
   Look look(std::string& out, size_t unwritten);
+  void all_written();  // of what was handed over
   void heartbeat();
   MemoryShare take_share();  // of what was handed over and is not written
   void lose();  // the connection has no more use for it: on_gone() is called unless the answer was complete

@@ -56,6 +56,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
   // Loop's thread only: makes the coroutine look again at what it waits for.
   void wake() { timer_.cancel(); }
+  // The same, but for an event that can be sent at once: that needs no look.
+  void wake_for_answer() {
+    if (!send_at_once()) wake();
+  }
   void abort() {
     aborted_ = true;
     close_socket();
@@ -87,6 +91,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void read_some(size_t most);
   void write_some();
+  bool send_at_once();
   // Bytes that the peer has not confirmed yet.
   int kernel_queue() {
     int n = 0;
@@ -101,6 +106,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
     return true;
   }
   size_t unwritten() const { return out_.size() - written_; }
+  void all_written() {
+    written_ = 0;
+    if (out_.capacity() > kHeaderBytes) std::string().swap(out_);
+    out_.clear();
+  }
   void set_options();
   // Ends in a reset, which no client takes for the end of an answer, and forgets what the kernel still has to send.
   void break_off() {
@@ -135,6 +145,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool farewell_ = false;    // the last bytes written say that the connection ends
   std::string last_words_;   // an error of ours, behind out_
   Time last_write_ = now();  // when bytes went out, or began to wait
+  Time last_event_{};        // when the running answer last had something to send
+  bool streaming_ = false;   // the coroutine waits for more of a stream, or for the time of a heartbeat
 
   std::unique_ptr<RequestParser> parser_;
   std::optional<MemoryShare> share_;  // of its body
@@ -171,9 +183,7 @@ inline void Connection::write_some() {
     if (n > 0) self->last_write_ = now();
     if (ec) self->broken_ = true;
     if (self->unwritten() == 0) {
-      self->written_ = 0;
-      if (self->out_.capacity() > kHeaderBytes) std::string().swap(self->out_);
-      self->out_.clear();
+      self->all_written();
       self->wake();
     } else if (ec) {
       self->wake();
@@ -187,6 +197,22 @@ inline void Connection::write_some() {
   } else {
     socket_.async_write_some(buffer, std::move(on_write));
   }
+}
+
+// A stream in full flow: what has come is written here and now, without a look by the coroutine, whose timer stays as
+// it is: when it goes off, the coroutine sees that there were events meanwhile. False: nothing was done but to take
+// what has come into out_.
+inline bool Connection::send_at_once() {
+  if (!streaming_ || tls_ || writing_ || broken_ || aborted_ || unwritten() > 0) return false;
+  const Answer::Look look = answer_->look(out_, 0);
+  if (!look.stream || look.broken || out_.empty()) return false;
+  last_event_ = last_write_ = now();
+  const ssize_t n = ::send(socket_.native_handle(), out_.data(), out_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  written_ = static_cast<size_t>(std::max<ssize_t>(0, n));
+  if (unwritten() > 0) return false;  // no room, or an error: the coroutine's write finds out
+  all_written();
+  answer_->all_written();
+  return true;
 }
 
 inline asio::awaitable<void> Connection::run() {
@@ -326,7 +352,7 @@ inline void Connection::call_handler() {
         if (!core->stopping) loop->post(std::move(f));  // else stop() could wait for ever on one who keeps posting
       },
       [core = core_, loop, weak = weak_from_this()] {
-        if (auto self = weak.lock()) loop->post([self] { self->wake(); });
+        if (auto self = weak.lock()) loop->post([self] { self->wake_for_answer(); });
       });
   // Outlives what is thrown.
   const auto exchange = std::make_shared<HttpExchange>(std::move(request), std::move(*share_), answer_);
@@ -340,12 +366,12 @@ inline void Connection::call_handler() {
 inline asio::awaitable<bool> Connection::answer_request() {
   const HttpOptions& options = core_->options;
   call_handler();
-  Time last_event = now();
+  last_event_ = now();
   bool again = false;
   for (;;) {
     const size_t before = unwritten();
     const Answer::Look look = answer_->look(out_, before);
-    if (unwritten() > before) last_event = now();
+    if (unwritten() > before) last_event_ = now();
     if (look.broken) break_off();
     if (aborted_ || broken_) break;
     if (look.complete && unwritten() == 0) {
@@ -365,16 +391,18 @@ inline asio::awaitable<bool> Connection::answer_request() {
         break;
       }
     } else if (look.stream) {
-      deadline = last_event + options.heartbeat;
+      deadline = last_event_ + options.heartbeat;
       if (now() >= deadline) {
         answer_->heartbeat();
-        last_event = now();
+        last_event_ = now();
         continue;
       }
     }
     // The read that notices when the client goes; what it sends meanwhile is the beginning of its next request.
     if (in_.size() < options.max_header) read_some(kWatchBytes);
+    streaming_ = look.stream && unwritten() == 0;
     co_await pause(deadline);
+    streaming_ = false;
   }
   answer_->lose();
   out_share_.emplace(answer_->take_share());

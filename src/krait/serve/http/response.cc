@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <ctime>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -82,7 +83,10 @@ bool has_header(const Headers& headers, std::string_view name) {
 }
 
 void append_clean(std::string& out, std::string_view s) {
-  for (const char c : s) out += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? ' ' : c;
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; };
+  const size_t from = out.size();
+  out += s;
+  std::replace_if(out.begin() + static_cast<std::ptrdiff_t>(from), out.end(), is_control, ' ');
 }
 
 void append_header(std::string& out, std::string_view name, std::string_view value) {
@@ -108,9 +112,16 @@ std::string begin_head(int status, const Headers& headers, const Framing& framin
 
 void append_chunk(std::string& out, std::string_view data, const Framing& framing) {
   if (framing.head) return;
-  if (framing.chunked()) fmt::format_to(std::back_inserter(out), "{:x}\r\n", data.size());
+  if (!framing.chunked()) {
+    out += data;
+    return;
+  }
+  std::array<char, 2 * sizeof(size_t)> digits{};
+  const auto size = std::to_chars(digits.data(), digits.data() + digits.size(), data.size(), 16);
+  out.append(digits.data(), size.ptr);
+  out += "\r\n";
   out += data;
-  if (framing.chunked()) out += "\r\n";
+  out += "\r\n";
 }
 
 // One line of an event: a field has none of the characters that end it.
@@ -149,7 +160,8 @@ std::string format_stream_head(const Headers& headers, const Framing& framing) {
 }
 
 void append_event(std::string& out, const SseEvent& event, const Framing& framing) {
-  std::string block;
+  static thread_local std::string block;  // an event is made for every token: its memory is kept
+  block.clear();
   if (!event.id.empty()) append_field(block, "id", event.id);
   if (!event.event.empty()) append_field(block, "event", event.event);
   std::string_view rest = event.data;

@@ -218,15 +218,7 @@ void HttpServer::stop() {
   impl_->for_each_connection([](Connection& c) { c.abort(); });
   impl_->guards.clear();
   for (std::thread& t : impl_->threads) t.join();
-  // What was posted since then is dropped, and with it what it held.
-  for (auto& loop : core.loops) {
-    {
-      const std::lock_guard lock(loop->mutex);
-      loop->closed = true;
-    }
-    loop->context.restart();
-    loop->context.poll();
-  }
+  for (auto& loop : core.loops) loop->close();
   error_code ignored;
   impl_->acceptor->close(ignored);
 }

@@ -79,6 +79,41 @@ TEST_F(HttpStreamTest, Heartbeats) {
   EXPECT_TRUE(c.reply().complete);
 }
 
+TEST_F(HttpStreamTest, HeartbeatsComeBehindTheLastEvent) {
+  HttpOptions options;
+  options.heartbeat = 50ms;
+  start(options);
+  TestClient c = open_stream();
+  const auto x = held();
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_TRUE(x->send({"", "", "event " + std::to_string(i)}));
+    std::this_thread::sleep_for(5ms);
+  }
+  EXPECT_TRUE(c.wait_for("data: event 19\n\n"));
+  EXPECT_TRUE(c.wait_for(": still here\n\n"));
+  EXPECT_TRUE(x->send({"", "", "another"}));
+  x->end_stream();
+  EXPECT_TRUE(c.reply().complete);
+}
+
+// Some events go out at once, others wait for room in the kernel's buffer: none is lost, none comes twice.
+TEST_F(HttpStreamTest, AReaderThatPausesGetsAllEventsInOrder) {
+  start();
+  TestClient c = open_stream(4096);
+  const auto x = held();
+  std::string want;
+  for (int i = 0; i < 3000; ++i) {
+    const std::string data = std::to_string(i) + std::string(static_cast<size_t>(i % 7) * 100, 'x');
+    ASSERT_TRUE(x->send({"", "", data}));
+    want += "data: " + data + "\n\n";
+    if (i % 100 == 0) std::this_thread::sleep_for(1ms);
+  }
+  x->end_stream();
+  const Reply r = c.reply();
+  EXPECT_TRUE(r.complete);
+  EXPECT_TRUE(r.body == want) << r.body.size() << " bytes instead of " << want.size();
+}
+
 TEST_F(HttpStreamTest, AClientThatGoesIsNoticedWhileItsAnswerIsMade) {
   start();
   for (const std::string path : {"/hold", "/stream"}) {

@@ -57,6 +57,7 @@ struct Job {
   Usage usage;
   int64_t engine = 0;  // its number there
   std::vector<Choice> choices;
+  bool unflushed = false;  // its listener has deltas of this pass
   // The state that has read `all`, from when it is read; where the answer is read again from.
   std::shared_ptr<const State> prompt_end;
 

@@ -96,6 +96,9 @@ class Listener {
   virtual ~Listener() = default;
   virtual void started(const Usage&) {}  // admitted: prompt tokens are known
   virtual void delta(const Delta&) = 0;
+  // After the deltas of a pass, one or more: who only took note of them passes them on now, when the engine's thread
+  // has told everybody. done() and failed() may come without it.
+  virtual void flush() {}
   virtual void done(const Answer&) = 0;
   virtual void failed(const ServeError&) = 0;
 };

@@ -25,6 +25,7 @@ bool Service::Impl::deliver(const JobPtr& job, const GeneratedToken& token) {
   delta.token_text = tokenizer.token_bytes(token.id);
   delta.logprobs = token.logprobs;
   ++job->usage.completion_tokens;
+  job->unflushed = true;
   job->listener->delta(delta);
   return choice.text.stop() == nullptr;
 }

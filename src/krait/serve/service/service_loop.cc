@@ -17,6 +17,9 @@ bool Service::Impl::pass() {
   start_ready();
   start_readings();
   const bool more = tick();
+  for (const JobPtr& job : running) {
+    if (std::exchange(job->unflushed, false)) tell(*job, [](Listener& l) { l.flush(); });
+  }
   collect();
   count_pass();
   return more;
