@@ -5,11 +5,12 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -30,25 +31,26 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  int fd() const { return fd_; }
   bool ended() const { return ended_; }
   double due() const { return result_.due; }
-  short events() const { return static_cast<short>(out_.empty() ? POLLIN : POLLIN | POLLOUT); }
   LoadResult take() { return std::move(result_); }
 
-  void open(const sockaddr_storage& address, socklen_t size, double now) {
+  // `epoll` tells when it has to work().
+  void open(int epoll, const sockaddr_storage& address, socklen_t size, double now) {
+    epoll_ = epoll;
     result_.sent = now;
     fd_ = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     const int on = 1;
     if (fd_ >= 0) setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (fd_ < 0 || (connect(fd_, reinterpret_cast<const sockaddr*>(&address), size) != 0 && errno != EINPROGRESS)) {
-      end(now, fmt::format("connect: {}", std::strerror(errno)));
+      return end(now, fmt::format("connect: {}", std::strerror(errno)));
     }
+    listen(EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT, now);
   }
 
-  void work(short ready, double now) {
-    if ((ready & POLLOUT) != 0) write(now);
-    if (!ended_ && (ready & (POLLIN | POLLHUP | POLLERR)) != 0) read(now);
+  void work(uint32_t ready, double now) {
+    if (!out_.empty() && (ready & EPOLLOUT) != 0) write(now);
+    if (!ended_ && (ready & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) read(now);
   }
 
  private:
@@ -64,10 +66,18 @@ class Connection {
     close();
   }
 
+  void listen(int operation, uint32_t events, double now) {
+    epoll_event e{};
+    e.events = events;
+    e.data.ptr = this;
+    if (epoll_ctl(epoll_, operation, fd_, &e) != 0) end(now, fmt::format("epoll: {}", std::strerror(errno)));
+  }
+
   void write(double now) {
     const ssize_t n = send(fd_, out_.data(), out_.size(), MSG_NOSIGNAL);
     if (n > 0) out_.erase(0, static_cast<size_t>(n));
-    if (n < 0 && errno != EAGAIN) end(now, fmt::format("send: {}", std::strerror(errno)));
+    if (n < 0 && errno != EAGAIN) return end(now, fmt::format("send: {}", std::strerror(errno)));
+    if (out_.empty()) listen(EPOLL_CTL_MOD, EPOLLIN, now);
   }
 
   void read(double now) {
@@ -77,7 +87,7 @@ class Connection {
       if (n > 0) {
         in_.append(buffer, static_cast<size_t>(n));
         if (static_cast<size_t>(n) == sizeof buffer) continue;
-        break;  // poll() tells if there is more
+        break;  // epoll tells if there is more
       }
       if (n < 0 && errno == EAGAIN) break;
       lines(now);
@@ -138,7 +148,7 @@ class Connection {
 
   LoadResult result_;
   std::string out_, in_;
-  int fd_ = -1;
+  int fd_ = -1, epoll_ = -1;
   bool ended_ = false, done_ = false;
 };
 
@@ -171,6 +181,12 @@ struct LoadClient::Impl {
   socklen_t address_size = 0;
   Clock::time_point start = Clock::now();
   std::vector<std::unique_ptr<Connection>> waiting, open;  // waiting: latest due first
+  int epoll = epoll_create1(EPOLL_CLOEXEC);
+
+  ~Impl() {
+    open.clear();
+    close(epoll);
+  }
 };
 
 LoadClient::LoadClient(const Endpoint& endpoint, std::string api_key) : impl_(std::make_unique<Impl>()) {
@@ -209,29 +225,38 @@ std::vector<LoadResult> LoadClient::poll(double until) {
   auto& waiting = impl_->waiting;
   auto& open = impl_->open;
   std::vector<LoadResult> out;
+  std::array<epoll_event, 256> events{};
   do {
+    bool any_ended = false;
     while (!waiting.empty() && waiting.back()->due() <= now()) {
       open.push_back(std::move(waiting.back()));
       waiting.pop_back();
-      open.back()->open(impl_->address, impl_->address_size, now());
+      open.back()->open(impl_->epoll, impl_->address, impl_->address_size, now());
+      any_ended |= open.back()->ended();
     }
-    std::vector<pollfd> fds;
-    for (const auto& c : open) fds.push_back({c->fd(), c->events(), 0});
     const double next = waiting.empty() ? until : std::min(until, waiting.back()->due());
-    const double pause = std::max(0.0, next - now());
-    ::poll(fds.data(), fds.size(), static_cast<int>(std::min(pause, 60.0) * 1e3) + (pause > 0 ? 1 : 0));
-    for (size_t i = 0; i < open.size(); ++i) {
-      if (fds[i].revents != 0) open[i]->work(fds[i].revents, now());
-      if (open[i]->ended()) out.push_back(open[i]->take());
+    const double pause = any_ended ? 0 : std::max(0.0, next - now());
+    const int n = epoll_wait(impl_->epoll, events.data(), static_cast<int>(events.size()),
+                             static_cast<int>(std::min(pause, 60.0) * 1e3) + (pause > 0 ? 1 : 0));
+    for (int i = 0; i < n; ++i) {
+      auto* const c = static_cast<Connection*>(events[static_cast<size_t>(i)].data.ptr);
+      c->work(events[static_cast<size_t>(i)].events, now());
+      any_ended |= c->ended();
     }
+    if (!any_ended) continue;
+    for (const auto& c : open)
+      if (c->ended()) out.push_back(c->take());
     std::erase_if(open, [](const auto& c) { return c->ended(); });
   } while (out.empty() && now() < until);
   return out;
 }
 
-void LoadClient::abandon() {
+int64_t LoadClient::abandon() {
+  int64_t tokens = 0;
+  for (const auto& c : impl_->open) tokens += std::ssize(c->take().tokens);
   impl_->open.clear();
   impl_->waiting.clear();
+  return tokens;
 }
 
 }  // namespace krait::cli

@@ -42,7 +42,8 @@ class LoadClient {
   size_t running() const;  // sent or due
   // Works until `until` or until something has ended; returns what has.
   std::vector<LoadResult> poll(double until);
-  void abandon();  // closes all connections: what runs is never heard of
+  // Closes all connections. Returns how many events with text had come for what was still running.
+  int64_t abandon();
 
  private:
   struct Impl;
