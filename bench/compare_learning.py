@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Learning beside PyTorch: one recipe, the same first weights, samples and order, in Krait and in transformers' Mamba-2.
+
+  PYTHON bench/compare_learning.py RECIPE [--krait build/krait] [--steps 300] [--work compare] [--threads 2]
+                                  [--part krait|torch|both] [--device cpu|cuda]
+
+RECIPE: a Mamba-2 on shards with validation (recipes/shakespeare.toml; its data as said there). PYTHON needs torch
+and transformers. Both take the samples in the order of the text. Prints every 25th step's losses of both and the
+validation losses after the last step; the bar is a difference of 0.5 % there. The parts may run one after the other, on
+two machines that share WORK and the shards.
+"""
+import argparse
+import json
+import math
+import subprocess
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import Mamba2ForCausalLM
+
+UNDECAYED = ("A_log", "D", "bias", "norm.weight", "norm_f.weight")  # ends of names
+
+
+def krait_run(a, out, *settings):
+    command = [a.krait, "train", a.recipe, "--out", str(out)]
+    for s in ("data.shuffle=false", f"train.threads={a.threads}", *settings):
+        command += ["--set", s]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"krait: {done.stderr}")
+
+
+def shard_ids(folder):
+    """All ids of a folder's shards (docs/formats.md, "Token shards")."""
+    parts = []
+    for path in sorted(Path(folder).glob("*.ktok")):
+        raw = path.read_bytes()
+        bits, tokens, documents = (int.from_bytes(raw[at:at + size], "little") for at, size in ((12, 4), (16, 8), (24, 8)))
+        at = -(-(128 + 8 * (documents + 1)) // 64) * 64
+        parts.append(np.frombuffer(raw, dtype=f"<u{bits // 8}", count=tokens, offset=at))
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
+
+class Windows:
+    """Sample i: the i-th run of `length` tokens, and the tokens that follow each."""
+
+    def __init__(self, ids, length, device):
+        self.ids, self.length = ids.to(device), length
+        self.count = (len(ids) - 1) // length
+
+    def batch(self, first, n):
+        rows = [self.ids[i * self.length:(i + 1) * self.length + 1] for i in range(first, first + n)]
+        x = torch.stack(rows)
+        return x[:, :-1], x[:, 1:]
+
+
+def loss_of(model, x, y):
+    return torch.nn.functional.cross_entropy(model(x).logits.flatten(0, 1), y.flatten())
+
+
+def torch_run(recipe, first, steps, device):
+    model = Mamba2ForCausalLM.from_pretrained(first, dtype=torch.float32).train().to(device)
+    plain = [p for n, p in model.named_parameters() if n.endswith(UNDECAYED)]
+    decayed = [p for n, p in model.named_parameters() if not n.endswith(UNDECAYED)]
+    peak, batch, length = recipe["schedule"]["peak"], recipe["train"]["batch"], recipe["data"]["length"]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
+                                  lr=peak, betas=(0.9, 0.95), eps=1e-8)
+    warmup = round(0.1 * steps)
+    train, valid = (Windows(shard_ids(recipe["data"][k]), length, device) for k in ("train", "valid"))
+    losses = []
+    for step in range(steps):
+        for g in optimizer.param_groups:  # warm-up to the peak, then half a cosine to 0
+            g["lr"] = peak * ((step + 1) / warmup if step < warmup else
+                              0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))))
+        loss = loss_of(model, *train.batch(step * batch, batch))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    model.eval()
+    with torch.no_grad():
+        held_out = [loss_of(model, *valid.batch(i, 1)).item() for i in range(valid.count)]
+    return losses, sum(held_out) / len(held_out)
+
+
+def krait_runs(a, recipe):
+    krait_run(a, a.work / "first", "train.steps=1", "schedule.peak=1e-30")  # leaves the first weights as they are
+    quiet = ["sample.every=1000000"] if "sample" in recipe else []
+    krait_run(a, a.work / "krait", f"train.steps={a.steps}", f"validation.every={a.steps}", *quiet)
+
+
+def compare(work):
+    """Prints both, if both are there."""
+    peer, metrics = work / "torch.json", work / "krait" / "metrics.jsonl"
+    if not peer.exists() or not metrics.exists():
+        return
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    ours = [line["loss"] for line in lines if "loss" in line]
+    ours_valid = [line["valid_loss"] for line in lines if "valid_loss" in line][-1]
+    theirs, theirs_valid = json.loads(peer.read_text())
+    steps = len(ours)
+    assert steps == len(theirs), (steps, len(theirs))
+    for step in sorted({1, *range(25, steps + 1, 25), steps}):
+        print(f"step {step:5}: krait {ours[step - 1]:.5f}, PyTorch {theirs[step - 1]:.5f}")
+    print(f"validation after {steps} steps: krait {ours_valid:.5f}, PyTorch {theirs_valid:.5f} "
+          f"({100 * (ours_valid / theirs_valid - 1):+.2f} %, bar +0.5 %)")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("recipe")
+    p.add_argument("--krait", default="build/krait")
+    p.add_argument("--steps", type=int, default=300)
+    p.add_argument("--work", type=Path, default=Path("compare"))
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--part", choices=("krait", "torch", "both"), default="both")
+    p.add_argument("--device", default="cpu")
+    a = p.parse_args()
+    recipe = tomllib.loads(Path(a.recipe).read_text())
+    if a.part != "torch":
+        krait_runs(a, recipe)
+    if a.part != "krait":
+        torch.set_num_threads(a.threads)
+        result = torch_run(recipe, next((a.work / "first").glob("step-*")), a.steps, a.device)
+        (a.work / "torch.json").write_text(json.dumps(result))
+    compare(a.work)
+
+
+if __name__ == "__main__":
+    main()
