@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Learning beside PyTorch: one recipe, the same first weights, samples and order, in Krait and in transformers' Mamba-2.
+"""Learning beside PyTorch: one recipe, the same first weights, samples and order, in Krait and in PyTorch.
 
   PYTHON bench/compare_learning.py RECIPE [--krait build/krait] [--steps 300] [--work compare] [--threads 2]
-                                  [--part krait|torch|both] [--device cpu|cuda]
+         [--part krait|torch|both] [--device cpu|cuda] [--micro-batch N] [--reference mamba3.py]
 
-RECIPE: a Mamba-2 on shards with validation (recipes/shakespeare.toml; its data as said there). PYTHON needs torch
-and transformers. Both take the samples in the order of the text. Prints every 25th step's losses of both and the
-validation losses after the last step; the bar is a difference of 0.5 % there. The parts may run one after the other, on
-two machines that share WORK and the shards.
+RECIPE: a Mamba-2 (recipes/shakespeare.toml), beside that of transformers, or a Mamba-3, beside the definition in
+--reference; on shards with validation, as the recipe says. PYTHON needs torch and transformers. Both take the samples in
+the order of the text. Prints every 25th step's losses of both and the validation losses after the last step; the bar is a
+difference of 0.5 % there. The parts may run one after the other, on two machines that share WORK and the shards.
 """
 import argparse
+import importlib.util
 import json
 import math
 import subprocess
@@ -18,9 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import Mamba2ForCausalLM
 
-UNDECAYED = ("A_log", "D", "bias", "norm.weight", "norm_f.weight")  # ends of names
+UNDECAYED = ("A_log", ".D", "bias", "norm.weight", "norm2.weight", "norm_f.weight")  # ends of names
 
 
 def krait_run(a, out, *settings):
@@ -56,40 +56,71 @@ class Windows:
         return x[:, :-1], x[:, 1:]
 
 
-def loss_of(model, x, y):
-    return torch.nn.functional.cross_entropy(model(x).logits.flatten(0, 1), y.flatten())
+def transformers_peer(folder, device):
+    from transformers import Mamba2ForCausalLM
+
+    model = Mamba2ForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
+    return dict(model.named_parameters()), lambda x: model(x).logits
 
 
-def torch_run(recipe, first, steps, device):
-    model = Mamba2ForCausalLM.from_pretrained(first, dtype=torch.float32).train().to(device)
-    plain = [p for n, p in model.named_parameters() if n.endswith(UNDECAYED)]
-    decayed = [p for n, p in model.named_parameters() if not n.endswith(UNDECAYED)]
-    peak, batch, length = recipe["schedule"]["peak"], recipe["train"]["batch"], recipe["data"]["length"]
+def reference_peer(folder, device, path):
+    from safetensors.torch import load_file
+
+    spec = importlib.util.spec_from_file_location("mamba3", path)
+    mamba3 = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mamba3)
+    weights = load_file(folder / "model.safetensors")
+    weights.setdefault("lm_head.weight", weights["backbone.embedding.weight"])
+    torch.save(weights, folder / "pytorch_model.bin")  # what the definition reads
+    model = mamba3.Mamba3LM(str(folder), torch.float32)
+    model.p = {name: p.to(device).requires_grad_() for name, p in model.p.items()}
+    if json.loads((folder / "config.json").read_text()).get("tie_embeddings", True):
+        model.p["lm_head.weight"] = model.p["backbone.embedding.weight"]
+    torch.set_default_device(device)  # masks that it makes
+    return {name: p for name, p in model.p.items() if name != "lm_head.weight"}, lambda x: model.logits(x)[0]
+
+
+def loss_of(logits, x, y):
+    return torch.nn.functional.cross_entropy(logits(x).flatten(0, 1), y.flatten())
+
+
+def torch_run(a, recipe, first):
+    named, logits = reference_peer(first, a.device, a.reference) if a.reference else transformers_peer(first, a.device)
+    plain = [p for n, p in named.items() if n.endswith(UNDECAYED)]
+    decayed = [p for n, p in named.items() if not n.endswith(UNDECAYED)]
+    peak, length = recipe["schedule"]["peak"], recipe["data"]["length"]
+    batch = recipe["train"].get("batch") or recipe["train"]["batch_tokens"] // length
+    micro = a.micro_batch or batch
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
                                   lr=peak, betas=(0.9, 0.95), eps=1e-8)
-    warmup = round(0.1 * steps)
-    train, valid = (Windows(shard_ids(recipe["data"][k]), length, device) for k in ("train", "valid"))
+    warmup = round(recipe["schedule"].get("warmup", 0.1) * a.steps)
+    train, valid = (Windows(shard_ids(recipe["data"][k]), length, a.device) for k in ("train", "valid"))
     losses = []
-    for step in range(steps):
+    for step in range(a.steps):
         for g in optimizer.param_groups:  # warm-up to the peak, then half a cosine to 0
             g["lr"] = peak * ((step + 1) / warmup if step < warmup else
-                              0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))))
-        loss = loss_of(model, *train.batch(step * batch, batch))
+                              0.5 * (1 + math.cos(math.pi * (step - warmup) / (a.steps - warmup))))
         optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        losses.append(0.0)
+        for at in range(0, batch, micro):
+            loss = loss_of(logits, *train.batch(step * batch + at, micro)) * (micro / batch)
+            loss.backward()
+            losses[-1] += loss.item()
+        torch.nn.utils.clip_grad_norm_(list(named.values()), 1.0)
         optimizer.step()
-        losses.append(loss.item())
-    model.eval()
+        print(f"PyTorch, step {step + 1}: {losses[-1]:.5f}", flush=True)
     with torch.no_grad():
-        held_out = [loss_of(model, *valid.batch(i, 1)).item() for i in range(valid.count)]
+        held_out = [loss_of(logits, *valid.batch(i, 1)).item() for i in range(valid.count)]
     return losses, sum(held_out) / len(held_out)
 
 
 def krait_runs(a, recipe):
-    krait_run(a, a.work / "first", "train.steps=1", "schedule.peak=1e-30")  # leaves the first weights as they are
+    # One step that leaves the first weights as they are.
+    count = "batch=1" if "batch" in recipe["train"] else f"batch_tokens={recipe['data']['length']}"
+    krait_run(a, a.work / "first", "train.steps=1", f"train.{count}", "schedule.peak=1e-30", "validation.batches=1")
     quiet = ["sample.every=1000000"] if "sample" in recipe else []
-    krait_run(a, a.work / "krait", f"train.steps={a.steps}", f"validation.every={a.steps}", *quiet)
+    krait_run(a, a.work / "krait", f"train.steps={a.steps}", f"validation.every={a.steps}",
+              "validation.batches=1000000", *quiet)
 
 
 def compare(work):
@@ -118,13 +149,15 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--part", choices=("krait", "torch", "both"), default="both")
     p.add_argument("--device", default="cpu")
+    p.add_argument("--micro-batch", type=int, default=0)
+    p.add_argument("--reference")
     a = p.parse_args()
     recipe = tomllib.loads(Path(a.recipe).read_text())
     if a.part != "torch":
         krait_runs(a, recipe)
     if a.part != "krait":
         torch.set_num_threads(a.threads)
-        result = torch_run(recipe, next((a.work / "first").glob("step-*")), a.steps, a.device)
+        result = torch_run(a, recipe, next((a.work / "first").glob("step-*")))
         (a.work / "torch.json").write_text(json.dumps(result))
     compare(a.work)
 
