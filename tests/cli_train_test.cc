@@ -107,6 +107,22 @@ TEST_F(CliTrainTest, ExplainsAndTrainsNothing) {
   EXPECT_FALSE(fs::exists(path("run")));
 }
 
+// Each recipe of a task can be trained as it stands, and its head names the checkpoint that it ends with.
+TEST_F(CliTrainTest, RecipesOfTasksArePlans) {
+  int recipes = 0;
+  for (const auto& entry : fs::directory_iterator(std::string(KRAIT_SOURCE_DIR) + "/recipes/tasks")) {
+    const std::string file = entry.path().string(), text = read_all(file);
+    const Finished f = krait({"train", file, "--explain"});
+    EXPECT_EQ(f.code, 0) << file << f.err;
+    const size_t steps = text.find("\nsteps = ");
+    ASSERT_NE(steps, std::string::npos) << file;
+    const std::string last = RunFolder::checkpoint(entry.path().stem(), std::stoll(text.substr(steps + 9))).string();
+    EXPECT_THAT(text, HasSubstr(" " + last + " --lengths ")) << file;
+    ++recipes;
+  }
+  EXPECT_GE(recipes, 3);
+}
+
 TEST_F(CliTrainTest, SignalsEndItWithACheckpointAndItGoesOnToTheSameBits) {
   write_config(300);
   ASSERT_EQ(krait(train("whole")).code, 0);
