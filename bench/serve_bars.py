@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Figures of the server: turns of a long conversation, equality of answers, load. Prints a table.
 
-  python3 bench/serve_bars.py [--krait build/krait] [--model MODEL] [--only turns,equality,load,idle] [--turns 1000]
-                              [--requests 200] [--minutes 10] [--streams 32]
+  python3 bench/serve_bars.py [--krait build/krait] [--model MODEL] [--only turns,equality,load,share,idle] [--turns 1000]
+                              [--requests 200] [--minutes 10] [--streams 32] [--rounds 9]
 """
 import argparse
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -164,22 +165,60 @@ def bench_serve(a, s, *options):
     return json.loads(out.stdout)
 
 
-def load(a):
-    shipped = a.model or []
-    tg = f"tg64x{a.streams}"
+def decode_speed(a, repeats):
+    """tokens/s of `krait bench` with as many sequences as there are streams."""
+    out = subprocess.run([a.krait, "bench", *([a.model] if a.model else []), "-p", "0", "-n", "64", "-b", str(a.streams), "-r", str(repeats),
+                          "--json"], capture_output=True, text=True, check=True)
+    return next(r["tokens_per_second"] for r in json.loads(out.stdout)["rows"] if r["test"] == f"tg64x{a.streams}")
 
-    def alone():
-        out = subprocess.run([a.krait, "bench", *([shipped] if shipped else []), "-p", "0", "-n", "64", "-b", str(a.streams), "-r", "3", "--json"],
-                             capture_output=True, text=True, check=True)
-        rows = json.loads(out.stdout)["rows"]
-        return next(r["tokens_per_second"] for r in rows if r["test"] == tg)
-    before = alone()
+
+def share(a):
+    """The share of `load`, where a machine's speed changes from second to second: the server for 1.3 s, then `krait bench` while the server
+    and its client are stopped, and so on."""
+    s = Server(a.krait, a.model, "--slots", a.streams, "--queue", 1000)
+    client = subprocess.Popen([a.krait, "bench", "serve", f"http://127.0.0.1:{s.port}", "--model", s.model, "--streams", str(a.streams),
+                               "--duration", "3600", "--prompts", "8,32", "--answers", "64,256"], stdout=subprocess.DEVNULL)
+    time.sleep(2)
+
+    def signal_both(which):
+        for p in client, s.process:
+            p.send_signal(which)
+
+    def tokens():
+        return time.monotonic(), metric(s, "mamba_tokens_generated_total"), metric(s, "mamba_prompt_tokens_total")
+    served, prompts, bench = [], [], []
+    try:
+        for _ in range(a.rounds):
+            signal_both(signal.SIGSTOP)
+            bench.append(decode_speed(a, 1))
+            signal_both(signal.SIGCONT)
+            time.sleep(0.1)
+            before = tokens()
+            time.sleep(1.3)
+            after = tokens()
+            served.append((after[1] - before[1]) / (after[0] - before[0]))
+            prompts.append((after[2] - before[2]) / (after[0] - before[0]))
+        signal_both(signal.SIGSTOP)
+        bench.append(decode_speed(a, 1))
+    finally:
+        signal_both(signal.SIGCONT)
+        client.kill()
+        client.wait()
+        s.stop()
+    served, prompts, bench = map(statistics.mean, (served, prompts, bench))
+    say("by turns: tokens/s of the server, of `krait bench`", f"{served:.0f}, {bench:.0f}")
+    say("share", f"{100 * served / bench:.0f} %", ">= 85 %")
+    say("share, with the tokens of prompts that the server read", f"{100 * (served + prompts) / bench:.0f} %")
+
+
+def load(a):
+    before = decode_speed(a, 3)
     s = Server(a.krait, a.model, "--slots", a.streams, "--queue", 1000)
     idle = s.processor_seconds()
     r = bench_serve(a, s, "--streams", a.streams, "--duration", a.minutes * 60, "--prompts", "8,32", "--answers", "64,256")
     server, client, span = s.processor_seconds() - idle, r["client_cpu_seconds"], r["seconds"]
     say(f"{a.streams} streams for {a.minutes:g} min: requests, failed", f"{r['requests']}, {r['failed']}", "0 failed")
-    after = alone()
+    after = decode_speed(a, 3)
     bench = statistics.mean([before, after])
     say("tokens/s of the server, of `krait bench`", f"{r['tokens_per_second']:.0f}, {bench:.0f}")
     say("share", f"{100 * r['tokens_per_second'] / bench:.0f} %", ">= 85 %")
@@ -233,15 +272,16 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--krait", default="build/krait")
     p.add_argument("--model", default="")
-    p.add_argument("--only", default="turns,equality,load,idle")
+    p.add_argument("--only", default="turns,equality,load,share,idle")
     p.add_argument("--turns", type=int, default=1000)
     p.add_argument("--requests", type=int, default=200)
     p.add_argument("--minutes", type=float, default=10)
     p.add_argument("--streams", type=int, default=32)
+    p.add_argument("--rounds", type=int, default=9)
     a = p.parse_args()
     a.krait = os.path.abspath(a.krait)
     for name in a.only.split(","):
-        {"turns": turns, "equality": equality, "load": load, "idle": idle}[name](a)
+        {"turns": turns, "equality": equality, "load": load, "share": share, "idle": idle}[name](a)
 
 
 if __name__ == "__main__":
