@@ -174,6 +174,12 @@ TEST_F(CliTokenize, InterruptedItLeavesNothingBehind) {
   EXPECT_FALSE(fs::exists(path("out")));
 }
 
+TEST_F(CliTokenize, AnOutputThatCannotBeIsToldBeforeTheWork) {
+  write("broken.jsonl", "{");
+  EXPECT_THAT(krait({"tokenizer", "train", path("broken.jsonl"), "--out", path("nowhere/t.json")}).err,
+              HasSubstr("cannot create a file in its folder"));
+}
+
 TEST_F(CliTokenize, ATrainedTokenizerIsUsedByName) {
   std::string text;
   for (int i = 0; i < 300; ++i) text += "the model of the state, the state of the model\n";

@@ -61,6 +61,7 @@ int train(Args& a) {
   if (!a.force && std::filesystem::exists(a.out)) {
     fail_usage("[tokenizer] " + a.out + " exists already (--force overwrites)");
   }
+  io::AtomicFile out(a.out);  // what cannot be written is told before the work
   if (a.no_special) {
     a.options.special.clear();
   } else if (!a.special.empty()) {
@@ -78,7 +79,8 @@ int train(Args& a) {
     seen = tokens;
   });
   progress.finish();
-  io::write_file(a.out, result.json);
+  out.write(result.json);
+  out.commit();
   const double total = seconds_since(start);
   if (a.json) {
     print_json({{"vocab_size", result.vocab_size},
