@@ -80,7 +80,8 @@ class Schedule {
     if (chance(50)) spill_to(p, *store_, kTtl);
     cache_ = std::make_unique<PrefixCache>(p, clock_);
     conversations_ = std::make_unique<Conversations>(
-        ConversationsOptions{.ttl = kTtl, .max_conversations = chance(30) ? 2 : 100, .model = model_.fingerprint()},
+        ConversationsOptions{
+            .ttl = kTtl, .max_conversations = chance(30) ? 2 : 100, .model = model_.fingerprint(), .adapted = {}},
         *cache_, store_.get(), nullptr, clock_);
     ServiceOptions o;
     o.max_running = 1 + static_cast<int64_t>(rng_.below(5));

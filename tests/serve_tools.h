@@ -137,6 +137,7 @@ struct Expected {
 inline Expected expected(const Model& model, const std::vector<int32_t>& ids, const GenerateRequest& r,
                          int64_t choice = 0) {
   Request q;
+  q.adapter = r.adapter;
   q.prompt = ids;
   q.max_new_tokens = r.max_tokens;
   q.sampler = r.sampler;
@@ -169,9 +170,14 @@ class Server {
   explicit Server(const Model& m, ServiceOptions o = {}, PrefixCacheOptions c = {}, Store* local = nullptr)
       : model(m),
         cache(c, clock),
-        conversations({.model = m.fingerprint()}, cache, local, nullptr, clock),
+        conversations({.model = m.fingerprint(-1), .adapted = adapted(m)}, cache, local, nullptr, clock),
         service(m, tiny_tokenizer(), &tiny_chat(), cache, conversations, clock, o, probe()) {}
 
+  static std::vector<uint64_t> adapted(const Model& m) {
+    std::vector<uint64_t> all;
+    for (size_t i = 0; i < m.adapters().size(); ++i) all.push_back(m.fingerprint(static_cast<int32_t>(i)));
+    return all;
+  }
   ServiceProbe probe() {
     ServiceProbe p;
     p.fault = [this](const std::string&, const std::string& what) {

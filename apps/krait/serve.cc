@@ -142,13 +142,37 @@ ServiceOptions service_options(const ServeArgs& a, const Session& s) {
   return o;
 }
 
+ServedModels served_models(const ServeArgs& a, const Model& model) {
+  ServedModels all = {
+      {model_name(a), file_time(a.model.model.empty() ? shipped_model() : a.model.model), model.fingerprint(-1)}};
+  for (size_t i = 0; i < model.adapters().size(); ++i) {
+    const std::string& name = model.adapters()[i]->name;
+    if (name == all[0].id) fail_usage("[lora] an adapter cannot be named '" + name + "': the model is (--name)");
+    all.push_back(
+        {name, file_time(split_named(a.model.named_lora[i]).folder), model.fingerprint(static_cast<int32_t>(i))});
+  }
+  return all;
+}
+
+std::vector<std::string> names_of(const ServedModels& models) {
+  std::vector<std::string> names;
+  for (const ServedModel& m : models) names.push_back(m.id);
+  return names;
+}
+
+ConversationsOptions conversations_options(const ServeArgs& a, const Model& model) {
+  ConversationsOptions o;
+  o.ttl = seconds(a.state_ttl);
+  o.model = model.fingerprint(-1);
+  for (size_t i = 0; i < model.adapters().size(); ++i) o.adapted.push_back(model.fingerprint(static_cast<int32_t>(i)));
+  return o;
+}
+
 ApiOptions api_options(const ServeArgs& a, const Session& s) {
   ApiOptions o;
-  o.model_id = model_name(a);
+  o.models = served_models(a, s.model());
   o.version = KRAIT_VERSION;
-  o.created = file_time(a.model.model.empty() ? shipped_model() : a.model.model);
   o.vocab = s.sampled_vocab();
-  o.fingerprint = s.model().fingerprint();
   o.state_bytes = SlotStore::bytes_per_slot(s.model().state_specs());
   o.cors_origin = a.cors_origin;
   o.log_prompts = a.log_prompts;
@@ -228,10 +252,9 @@ Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::log
       disk(disk_of(a, log)),
       redis(redis_of(a, log)),
       cache(cache_options(a, disk.get()), real_clock()),
-      conversations({.ttl = seconds(a.state_ttl), .model = s.model().fingerprint()}, cache, disk.get(), redis.get(),
-                    real_clock()),
+      conversations(conversations_options(a, s.model()), cache, disk.get(), redis.get(), real_clock()),
       chat(chat_of(a, *s.tokenizer)),
-      metrics(model_name(a), KRAIT_VERSION),
+      metrics(names_of(served_models(a, s.model())), KRAIT_VERSION),
       keys(all_keys(a), real_clock()),
       service(s.model(), *s.tokenizer, chat.get(), cache, conversations, real_clock(), service_options(a, s),
               probe_of(metrics, *log)),
@@ -296,7 +319,8 @@ void serve_until_end(Server& server, Front& front, const sigset_t& signals) {
   const ServeArgs& a = server.args;
   std::jthread engine([&server] { server.service.run(); });
   front.api = &server.api;
-  server.log->info("{} is served at {}://{}:{}/", server.context.options.model_id,
+  server.log->info("{} is served at {}://{}:{}/",
+                   fmt::format("{}", fmt::join(names_of(server.context.options.models), ", ")),
                    a.tls_certificate.empty() ? "http" : "https", a.host, front.http.port());
   wait_for_end(server, front, signals);
   server.log->info("draining: running answers have {} s", a.drain);

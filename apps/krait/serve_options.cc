@@ -21,6 +21,8 @@ void add_serve_options(Command& c, ServeArgs& a) {
   add_model_options(c, a.model, true, false);
   c.option("-m,--model", a.model_option, "the same as MODEL");
   c.option("--name", a.name, "how clients name the model; default: the file's or folder's name");
+  c.list("--lora", a.model.named_lora,
+         "an adapter that requests may ask for as a model of its own: NAME=DIR or NAME=DIR=SCALE; may be repeated");
   c.option("--host", a.host, "address to listen at; 0.0.0.0 or :: for all of them (then API keys are wanted)");
   c.option("--port", a.port, "port; 0: any free one");
   c.option("--port-file", a.port_file, "write the port there once the server listens");

@@ -138,17 +138,21 @@ void check_vocabulary(const text::Tokenizer& t, int64_t padded_vocab_size) {
 
 namespace {
 
+std::optional<double> number_in(std::string_view text) {
+  double x = 0;
+  const char* last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, x);
+  if (error != std::errc() || end != last || !std::isfinite(x)) return std::nullopt;
+  return x;
+}
+
 // DIR or DIR=SCALE
 std::pair<std::string, double> split_scale(const std::string& text) {
   const size_t eq = text.rfind('=');
   if (eq == std::string::npos) return {text, 1};
-  double scale = 0;
-  const char *first = text.data() + eq + 1, *last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(first, last, scale);
-  if (error != std::errc() || end != last || !std::isfinite(scale)) {
-    fail_usage("[lora] '" + text + "' is not DIR or DIR=SCALE");
-  }
-  return {text.substr(0, eq), scale};
+  const std::optional<double> scale = number_in(std::string_view(text).substr(eq + 1));
+  if (!scale) fail_usage("[lora] '" + text + "' is not DIR or DIR=SCALE");
+  return {text.substr(0, eq), *scale};
 }
 
 // Options and files that the loaded model makes meaningless are refused (trap G6).
@@ -162,8 +166,29 @@ void check_session(const ModelArgs& a, const Session& s) {
   if (s.tokenizer) check_vocabulary(*s.tokenizer, s.model().padded_vocab_size());
 }
 
-// All of --lora as the one adapter that everything is read with.
-WithAdapters with_adapters(const std::vector<std::string>& lora) {
+bool is_adapter_name(std::string_view s) {
+  return !s.empty() && s.size() <= 128 && std::ranges::all_of(s, [](unsigned char c) {
+    return std::isalnum(c) != 0 || std::string_view("._:/-").find(static_cast<char>(c)) != std::string_view::npos;
+  });
+}
+
+Adapters named_adapters(const std::vector<std::string>& lora, const ModelSpec& spec) {
+  Adapters all;
+  for (const std::string& text : lora) {
+    const NamedAdapter named = split_named(text);
+    Adapter a = combined({{read_adapter(named.folder, spec), named.scale}});
+    a.name = named.name;
+    if (std::ranges::any_of(all, [&](const auto& other) { return other->name == a.name; })) {
+      fail_usage("[lora] two adapters are named '" + a.name + "'");
+    }
+    all.push_back(std::make_shared<const Adapter>(std::move(a)));
+  }
+  return all;
+}
+
+// All of --lora as the one adapter that everything is read with; or those that have names, to choose from.
+WithAdapters with_adapters(const std::vector<std::string>& lora, const std::vector<std::string>& named) {
+  if (!named.empty()) return {[named](const ModelSpec& spec) { return named_adapters(named, spec); }, -1};
   if (lora.empty()) return {};
   return {[lora](const ModelSpec& spec) -> Adapters {
             return {std::make_shared<const Adapter>(read_adapters(lora, spec))};
@@ -172,6 +197,14 @@ WithAdapters with_adapters(const std::vector<std::string>& lora) {
 }
 
 }  // namespace
+
+NamedAdapter split_named(const std::string& text) {
+  const size_t eq = text.find('=');
+  NamedAdapter a{text.substr(0, eq), {}};
+  if (eq != std::string::npos) std::tie(a.folder, a.scale) = split_scale(text.substr(eq + 1));
+  if (is_adapter_name(a.name) && !a.folder.empty() && (fs::exists(a.folder) || !number_in(a.folder))) return a;
+  fail_usage("[lora] '" + text + "' is not NAME=DIR or NAME=DIR=SCALE; a name has 1 to 128 of A-Z a-z 0-9 . _ : / -");
+}
 
 Adapter read_adapters(const std::vector<std::string>& lora, const ModelSpec& spec) {
   std::vector<std::pair<Adapter, double>> parts;
@@ -193,7 +226,7 @@ Session open_session(const ModelArgs& a, NeedTokenizer need) {
   const std::string path = a.model.empty() ? shipped_model() : a.model;
   const SlowNotice notice("loading " + path);
   s.before = resident_now();
-  s.loaded = load_model(path, rt, cast, with_adapters(a.lora));
+  s.loaded = load_model(path, rt, cast, with_adapters(a.lora, a.named_lora));
   s.with_model = resident_now();
   if (need != NeedTokenizer::kNo) {
     s.tokenizer = a.tokenizer.empty() ? find_tokenizer(*s.loaded.checkpoint) : open_any_tokenizer(a.tokenizer);

@@ -12,13 +12,14 @@
 namespace krait::cli {
 
 struct ModelArgs {
-  std::string model;              // folder or file; empty: the shipped model
-  std::string tokenizer;          // file or folder; empty: beside the model, or inside the GGUF file
-  int64_t threads = 0;            // 0: all CPUs this process may use
-  std::string compute = "f32";    // f32, bf16x2, bf16
-  std::string weights = "file";   // file, f32, bf16, f16
-  std::string backend = "auto";   // a kernel set by name
-  std::vector<std::string> lora;  // folders of adapters, DIR or DIR=SCALE: what they add is added up
+  std::string model;                    // folder or file; empty: the shipped model
+  std::string tokenizer;                // file or folder; empty: beside the model, or inside the GGUF file
+  int64_t threads = 0;                  // 0: all CPUs this process may use
+  std::string compute = "f32";          // f32, bf16x2, bf16
+  std::string weights = "file";         // file, f32, bf16, f16
+  std::string backend = "auto";         // a kernel set by name
+  std::vector<std::string> lora;        // folders of adapters, DIR or DIR=SCALE: what they add is added up
+  std::vector<std::string> named_lora;  // NAME=DIR or NAME=DIR=SCALE: adapters to choose from; none by default
   const KernelSet& (*wrap)(const KernelSet&) = nullptr;  // what to make of that set (bench_profile.h)
 };
 
@@ -44,6 +45,12 @@ enum class NeedTokenizer : uint8_t { kNo, kIfThere, kYes };
 // Throws kBadData / kUsage with the reason; with kYes also if there is no tokenizer.
 Session open_session(const ModelArgs& args, NeedTokenizer need);
 
+// NAME=DIR or NAME=DIR=SCALE, in parts. Throws kUsage if it is neither.
+struct NamedAdapter {
+  std::string name, folder;
+  double scale = 1;
+};
+NamedAdapter split_named(const std::string& text);
 // DIR or DIR=SCALE of each; all that they add as one adapter.
 Adapter read_adapters(const std::vector<std::string>& lora, const ModelSpec& spec);
 

@@ -137,8 +137,8 @@ void check_fits(const Model& model, const State& s, int32_t adapter) {
   }
 }
 
-void check_foreign(const Model& model, const State& s) {
-  check_fits(model, s);
+void check_foreign(const Model& model, const State& s, int32_t adapter) {
+  check_fits(model, s, adapter);
   for (const auto& [id, n] : s.head.history.counts()) {
     if (id < 0 || id >= model.vocab_size()) {
       fail_data(fmt::format("[state] token {} was read, the vocabulary has {}", id, model.vocab_size()));

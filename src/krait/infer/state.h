@@ -42,7 +42,8 @@ inline State snapshot(const Model& m, const SlotStore& states, int64_t slot, con
 void check_fits(const Model&, const State&, int32_t adapter);
 inline void check_fits(const Model& m, const State& s) { check_fits(m, s, m.default_adapter()); }
 // The same of a state that a stranger brings: also no token that the model has not, and no number that is not finite.
-void check_foreign(const Model&, const State&);
+void check_foreign(const Model&, const State&, int32_t adapter);
+inline void check_foreign(const Model& m, const State& s) { check_foreign(m, s, m.default_adapter()); }
 // Puts a state into `slot`. Throws as check_fits() does.
 void restore(const Model&, const State&, SlotStore&, int64_t slot, int32_t adapter);
 inline void restore(const Model& m, const State& s, SlotStore& states, int64_t slot) {

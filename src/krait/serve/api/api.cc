@@ -79,7 +79,7 @@ HttpResponse page_part(const std::string& type, std::string_view content) {
 struct Api::Impl {
   explicit Impl(ApiContext& c) : context(c), schemas(c.options), openapi(openapi_document(c.options)) {
     answers = {
-        {"/v1/models", [this](auto&, auto&) { return json_response({{"object", "list"}, {"data", {model()}}}); }},
+        {"/v1/models", [this](auto&, auto&) { return all_models(); }},
         {"/v1/models/{model}", [this](auto&, auto& v) { return one_model(v.at("model")); }},
         {"/health", [this](auto&, auto&) { return health(); }},
         {"/ready", [this](auto&, auto&) { return health(); }},
@@ -272,7 +272,8 @@ struct Api::Impl {
 
   void begin(const ExchangePtr& exchange, Endpoint endpoint, const KeyInfo& key, Keys::Pass& pass) {
     const json body = checked(exchange->request(), schema_of(endpoint));
-    auto asked = std::make_shared<const Asked>(read_request(endpoint, body, key, context.clock));
+    auto asked =
+        std::make_shared<const Asked>(read_request(endpoint, body, key, context.clock, context.options.models));
     if (context.options.log_prompts) context.log.info("id={} body={}", asked->id, dump(body));
     std::make_shared<Call>(context, asked, key, std::move(pass))->start(exchange);
   }
@@ -317,21 +318,29 @@ struct Api::Impl {
     return number + 1;
   }
 
-  json model() const {
-    const ApiOptions& o = context.options;
-    return {{"id", o.model_id}, {"object", "model"}, {"created", o.created}, {"owned_by", "krait"}};
+  json model(int32_t adapter) const {
+    const ServedModels& models = context.options.models;
+    const ServedModel& m = with_adapter(models, adapter);
+    return {{"id", m.id},
+            {"object", "model"},
+            {"created", m.created},
+            {"owned_by", "krait"},
+            {"parent", adapter >= 0 ? json(models[0].id) : json()}};
+  }
+  HttpResponse all_models() const {
+    json data = json::array();
+    for (int32_t a = -1; a + 1 < std::ssize(context.options.models); ++a) data.push_back(model(a));
+    return json_response({{"object", "list"}, {"data", std::move(data)}});
   }
   HttpResponse one_model(const std::string& id) const {
-    if (id != context.options.model_id)
-      throw ServeError(404, "model_not_found", "[models] there is no such model here");
-    return json_response(model());
+    return json_response(model(adapter_named(context.options.models, id)));
   }
 
   HttpResponse health() const {
     const bool draining = context.draining.load();
     return json_response({{"status", draining ? "draining" : "healthy"},
                           {"model_loaded", true},
-                          {"model", context.options.model_id},
+                          {"model", context.options.models[0].id},
                           {"version", context.options.version},
                           {"state_bytes", context.options.state_bytes},
                           {"chat", context.has_chat}},

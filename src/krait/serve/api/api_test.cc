@@ -17,11 +17,15 @@ namespace {
 
 using nlohmann::json;
 
-Asked read(Endpoint e, const json& body, const KeyInfo& key = {}) { return read_request(e, body, key, real_clock()); }
+const ServedModels kModels = {{"m", 1, 7}, {"a", 2, 8}};
+
+Asked read(Endpoint e, const json& body, const KeyInfo& key = {}) {
+  return read_request(e, body, key, real_clock(), kModels);
+}
 
 ApiOptions options() {
   ApiOptions o;
-  o.model_id = "m";
+  o.models = {{"m"}};
   o.vocab = 300;
   return o;
 }
@@ -36,6 +40,22 @@ TEST(ReadRequest, GenerateHasItsOwnDefaults) {
   EXPECT_EQ(r.id, a.id);
   EXPECT_NE(a.requests[0].sampler.seed, read(Endpoint::kGenerate, {{"prompt", "x"}}).requests[0].sampler.seed);
   EXPECT_FALSE(read(Endpoint::kGenerate, {{"prompt", "x"}, {"store", false}}).requests[0].thread.keep);
+}
+
+TEST(ReadRequest, TheModelIsOneOfThoseServed) {
+  EXPECT_EQ(read(Endpoint::kGenerate, {{"prompt", "x"}}).requests[0].adapter, -1);
+  EXPECT_EQ(read(Endpoint::kGenerate, {{"prompt", "x"}, {"model", nullptr}}).model, "m");
+  EXPECT_EQ(read(Endpoint::kGenerate, {{"prompt", "x"}, {"model", "a"}}).requests[0].adapter, 0);
+  const Asked several = read(Endpoint::kCompletion, {{"prompt", {"x", "y"}}, {"model", "a"}});
+  EXPECT_EQ(several.requests[1].adapter, 0);
+  try {
+    read(Endpoint::kGenerate, {{"prompt", "x"}, {"model", "b"}});
+    FAIL();
+  } catch (const ServeError& e) {
+    EXPECT_EQ(e.status(), 404);
+    EXPECT_EQ(error_json(e)["error"]["code"], "model_not_found");
+    EXPECT_EQ(error_json(e)["error"]["param"], "model");
+  }
 }
 
 TEST(EventText, IsTheDumpOfTheEvent) {
@@ -118,12 +138,13 @@ TEST(Dialect, TrapG7_TextThatIsNoUtf8IsStillJson) {
   EXPECT_EQ(out["text"], "hello\xEF\xBF\xBD");
   EXPECT_EQ(out["tokens_generated"], 1);
   EXPECT_EQ(out["cache_miss"], "diverged");
+  EXPECT_EQ(out["model"], "m");
   EXPECT_EQ(out["conversation_id"], "conv-1");
 }
 
 // The pieces of a response's stream make its whole text, and are numbered without gaps.
 TEST(Dialect, ResponseEvents) {
-  const auto d = response_dialect(read(Endpoint::kResponse, {{"model", "m"}, {"input", "x"}}), "m");
+  const auto d = response_dialect(read(Endpoint::kResponse, {{"model", "m"}, {"input", "x"}}));
   std::vector<json> events;
   const Dialect::Emit emit = [&](const std::string& event, const std::string& data) {
     events.push_back(json::parse(data));

@@ -231,7 +231,7 @@ void Call::finish(int status, const Answer* answer) {
   over_ = true;
   const char* path = path_of(asked_->endpoint);
   context_.metrics.request(path, status);
-  if (answer != nullptr) context_.metrics.answer(path, *answer);
+  if (answer != nullptr) context_.metrics.answer(path, asked_->model, *answer);
   const Usage u = answer != nullptr ? answer->usage : Usage{};
   std::string line = fmt::format("id={} request={} key={} path={} status={} prompt={} cached={} written={} miss={}",
                                  asked_->id, first_->request().id, key_.name.empty() ? "-" : key_.name, path, status,
@@ -240,6 +240,7 @@ void Call::finish(int status, const Answer* answer) {
     line += fmt::format(" queued_ms={:.1f} first_token_ms={:.1f} total_ms={:.1f}", answer->timing.queued * 1e3,
                         answer->timing.first_token * 1e3, answer->timing.total * 1e3);
   }
+  if (asked_->adapted) line += " adapter=" + asked_->model;
   if (!asked_->user.empty()) line += " user=" + text::escape_controls(asked_->user);
   context_.log.info(line);
 }

@@ -11,13 +11,13 @@ using nlohmann::json;
 
 class ChatDialect : public Dialect {
  public:
-  ChatDialect(const Asked& asked, std::string model, const text::Tokenizer& tokenizer)
+  ChatDialect(const Asked& asked, const text::Tokenizer& tokenizer)
       : id_(asked.id),
         created_(asked.created),
         include_usage_(asked.include_usage),
         wants_logprobs_(asked.requests[0].logprobs.has_value()),
         n_(asked.requests[0].n),
-        model_(std::move(model)),
+        model_(asked.model),
         tokenizer_(tokenizer),
         streams_(asked.stream),
         choices_(static_cast<size_t>(n_)) {}
@@ -121,8 +121,8 @@ class ChatDialect : public Dialect {
 
 }  // namespace
 
-std::unique_ptr<Dialect> chat_dialect(const Asked& asked, const std::string& model, const text::Tokenizer& t) {
-  return std::make_unique<ChatDialect>(asked, model, t);
+std::unique_ptr<Dialect> chat_dialect(const Asked& asked, const text::Tokenizer& t) {
+  return std::make_unique<ChatDialect>(asked, t);
 }
 
 }  // namespace krait::serve

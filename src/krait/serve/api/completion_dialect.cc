@@ -12,13 +12,13 @@ using nlohmann::json;
 
 class CompletionDialect : public Dialect {
  public:
-  CompletionDialect(const Asked& asked, std::string model, const text::Tokenizer& tokenizer)
+  CompletionDialect(const Asked& asked, const text::Tokenizer& tokenizer)
       : id_(asked.id),
         created_(asked.created),
         include_usage_(asked.include_usage),
         wants_logprobs_(asked.requests[0].logprobs.has_value()),
         streams_(asked.stream),
-        model_(std::move(model)),
+        model_(asked.model),
         tokenizer_(tokenizer),
         choices_(asked.requests.size() * static_cast<size_t>(asked.requests[0].n)) {}
 
@@ -130,8 +130,8 @@ class CompletionDialect : public Dialect {
 
 }  // namespace
 
-std::unique_ptr<Dialect> completion_dialect(const Asked& asked, const std::string& model, const text::Tokenizer& t) {
-  return std::make_unique<CompletionDialect>(asked, model, t);
+std::unique_ptr<Dialect> completion_dialect(const Asked& asked, const text::Tokenizer& t) {
+  return std::make_unique<CompletionDialect>(asked, t);
 }
 
 }  // namespace krait::serve

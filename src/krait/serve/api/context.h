@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "krait/serve/api/served_models.h"
 #include "krait/serve/api/stream_log.h"
 #include "krait/serve/cache/conversations.h"
 #include "krait/serve/ops/keys.h"
@@ -20,11 +21,9 @@ class logger;
 namespace krait::serve {
 
 struct ApiOptions {
-  std::string model_id;                                          // as clients name it
+  ServedModels models;
   std::string version;                                           // of the program
-  int64_t created = 0;                                           // of the model's file, unix seconds
   int64_t vocab = 0;                                             // ids that may stand in a prompt and be sampled
-  uint64_t fingerprint = 0;                                      // of the model
   int64_t state_bytes = 0;                                       // of one sequence
   std::string cors_origin;                                       // Access-Control-Allow-Origin; empty: none is sent
   int64_t max_tokens = 1'000'000, max_n = 64, max_prompts = 64;  // a request

@@ -66,11 +66,11 @@ std::unique_ptr<Dialect> make_dialect(const Asked& asked, const ApiContext& c) {
     case Endpoint::kGenerate:
       return generate_dialect(asked);
     case Endpoint::kCompletion:
-      return completion_dialect(asked, c.options.model_id, c.tokenizer);
+      return completion_dialect(asked, c.tokenizer);
     case Endpoint::kChat:
-      return chat_dialect(asked, c.options.model_id, c.tokenizer);
+      return chat_dialect(asked, c.tokenizer);
     case Endpoint::kResponse:
-      return response_dialect(asked, c.options.model_id);
+      return response_dialect(asked);
   }
   return nullptr;
 }

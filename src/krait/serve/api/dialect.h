@@ -31,10 +31,9 @@ std::unique_ptr<Dialect> make_dialect(const Asked& asked, const ApiContext& cont
 
 // Of one endpoint each.
 std::unique_ptr<Dialect> generate_dialect(const Asked& asked);
-std::unique_ptr<Dialect> completion_dialect(const Asked& asked, const std::string& model,
-                                            const text::Tokenizer& tokenizer);
-std::unique_ptr<Dialect> chat_dialect(const Asked& asked, const std::string& model, const text::Tokenizer& tokenizer);
-std::unique_ptr<Dialect> response_dialect(const Asked& asked, const std::string& model);
+std::unique_ptr<Dialect> completion_dialect(const Asked& asked, const text::Tokenizer& tokenizer);
+std::unique_ptr<Dialect> chat_dialect(const Asked& asked, const text::Tokenizer& tokenizer);
+std::unique_ptr<Dialect> response_dialect(const Asked& asked);
 
 // Parts of several.
 nlohmann::json usage_json(const Usage& usage);

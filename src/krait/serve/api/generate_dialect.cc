@@ -8,6 +8,8 @@ using nlohmann::json;
 
 class GenerateDialect : public Dialect {
  public:
+  explicit GenerateDialect(const Asked& asked) : model_(asked.model) {}
+
   bool ends_with_done_mark() const override { return false; }
 
   void delta(const Delta& d, const Emit& emit) override {
@@ -23,6 +25,7 @@ class GenerateDialect : public Dialect {
     const auto tokens = static_cast<double>(a.usage.completion_tokens);
     json timing = timing_json(a.timing);
     return {{"text", a.choices[0].text},
+            {"model", model_},
             {"tokens_generated", a.usage.completion_tokens},
             {"latency_ms", a.timing.total * 1e3},
             {"tokens_per_second", a.timing.decode > 0 ? tokens / a.timing.decode : 0.0},
@@ -35,11 +38,12 @@ class GenerateDialect : public Dialect {
   }
 
  private:
+  const std::string model_;
   const EventText piece_{json{{"text", EventText::kHere}}};
 };
 
 }  // namespace
 
-std::unique_ptr<Dialect> generate_dialect(const Asked&) { return std::make_unique<GenerateDialect>(); }
+std::unique_ptr<Dialect> generate_dialect(const Asked& asked) { return std::make_unique<GenerateDialect>(asked); }
 
 }  // namespace krait::serve

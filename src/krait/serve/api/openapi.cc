@@ -38,6 +38,7 @@ json completion(json one_choice) {
 
 json conversation() {
   return members({{"conversation_id", type("string")},
+                  {"model", nullable("string")},
                   {"created", type("integer")},
                   {"last_used", type("integer")},
                   {"turns", type("integer")}});
@@ -46,10 +47,14 @@ json conversation() {
 json answer_schemas() {
   json whole = conversation();
   whole["properties"]["history"] = list_of(type("object"));
-  const json model = members(
-      {{"id", type("string")}, {"object", type("string")}, {"created", type("integer")}, {"owned_by", type("string")}});
+  const json model = members({{"id", type("string")},
+                              {"object", type("string")},
+                              {"created", type("integer")},
+                              {"owned_by", type("string")},
+                              {"parent", nullable("string")}});
   return {
       {"generated", members({{"text", type("string")},
+                             {"model", type("string")},
                              {"tokens_generated", type("integer")},
                              {"latency_ms", type("number")},
                              {"tokens_per_second", type("number")},

@@ -184,7 +184,8 @@ std::string new_id(const std::string& prefix) {
   return out;
 }
 
-Asked read_request(Endpoint endpoint, const json& b, const KeyInfo& key, const Clock& clock) {
+Asked read_request(Endpoint endpoint, const json& b, const KeyInfo& key, const Clock& clock,
+                   const ServedModels& models) {
   Asked asked;
   asked.endpoint = endpoint;
   asked.id = new_id(id_prefix_of(endpoint));
@@ -197,6 +198,9 @@ Asked read_request(Endpoint endpoint, const json& b, const KeyInfo& key, const C
   GenerateRequest r;
   r.id = asked.id;
   r.tenant = key.tenant;
+  if (const auto model = text(b, "model")) r.adapter = adapter_named(models, *model);
+  asked.model = with_adapter(models, r.adapter).id;
+  asked.adapted = r.adapter >= 0;
   r.sampler = read_sampler(b, of_generate ? 0.7 : 1.0, of_generate ? 0.9 : 1.0);
   r.stops = read_stops(b);
   r.ignore_eos = value(b, "ignore_eos", false);

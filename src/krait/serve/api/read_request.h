@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "krait/serve/api/served_models.h"
 #include "krait/serve/clock.h"
 #include "krait/serve/ops/keys.h"
 #include "krait/serve/service/service.h"
@@ -19,6 +20,8 @@ const char* id_prefix_of(Endpoint);  // "cmpl-"
 struct Asked {
   Endpoint endpoint = Endpoint::kGenerate;
   std::string id;                         // of the response
+  std::string model;                      // that answers
+  bool adapted = false;                   // by an adapter
   int64_t created = 0;                    // unix seconds
   std::vector<GenerateRequest> requests;  // several: a list of prompts; the first one's id is `id`
   std::string user;                       // as the client says: for the log
@@ -27,8 +30,10 @@ struct Asked {
   nlohmann::json echo;  // fields that come back: metadata, temperature, …
 };
 
-// `body` fits the endpoint's schema. Throws ServeError 400.
-Asked read_request(Endpoint endpoint, const nlohmann::json& body, const KeyInfo& key, const Clock& clock);
+// `body` fits the endpoint's schema; without a `model` it asks the first one. Throws ServeError 400, 404 for a model
+// that there is not.
+Asked read_request(Endpoint endpoint, const nlohmann::json& body, const KeyInfo& key, const Clock& clock,
+                   const ServedModels& models);
 
 // prefix + 24 random hex digits.
 std::string new_id(const std::string& prefix);

@@ -8,14 +8,14 @@ using nlohmann::json;
 
 class ResponseDialect : public Dialect {
  public:
-  ResponseDialect(const Asked& asked, std::string model)
+  explicit ResponseDialect(const Asked& asked)
       : id_(asked.id),
         item_("msg_" + asked.id.substr(asked.id.find('_') + 1)),
         created_(asked.created),
         store_(asked.store),
         previous_(asked.previous_response ? json(*asked.previous_response) : json()),
         echo_(asked.echo),
-        model_(std::move(model)) {}
+        model_(asked.model) {}
 
   bool ends_with_done_mark() const override { return false; }
 
@@ -104,8 +104,6 @@ class ResponseDialect : public Dialect {
 
 }  // namespace
 
-std::unique_ptr<Dialect> response_dialect(const Asked& asked, const std::string& model) {
-  return std::make_unique<ResponseDialect>(asked, model);
-}
+std::unique_ptr<Dialect> response_dialect(const Asked& asked) { return std::make_unique<ResponseDialect>(asked); }
 
 }  // namespace krait::serve

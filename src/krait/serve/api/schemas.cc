@@ -93,8 +93,11 @@ void add_sampling(json& p, const ApiOptions& o, double temperature, double top_p
   p["stream"] = boolean("answer as server-sent events", false);
 }
 
-json model_schema(const ApiOptions& o) {
-  return {{"type", "string"}, {"enum", {o.model_id}}, {"description", "the model that this server runs"}};
+// Not an `enum`: a model that there is not is an error 404.
+json model_schema(const ApiOptions& o, json type = "string") {
+  std::string what = "the model, or an adapter of it:";
+  for (const ServedModel& m : o.models) what += (&m == &o.models[0] ? " " : ", ") + m.id;
+  return {{"type", std::move(type)}, {"description", std::move(what)}};
 }
 
 json user_schema() {
@@ -112,7 +115,8 @@ json max_tokens_schema(const ApiOptions& o, int64_t standard) {
 }
 
 json generate_schema(const ApiOptions& o) {
-  json p = {{"prompt", string(1, "what to go on from; with a conversation: what comes next in it")},
+  json p = {{"model", model_schema(o, {"string", "null"})},
+            {"prompt", string(1, "what to go on from; with a conversation: what comes next in it")},
             {"max_tokens", max_tokens_schema(o, 512)},
             {"conversation_id", name("a conversation to go on with, or to begin under this name; none: a new one")},
             {"store", boolean("keep this as a conversation", true)}};

@@ -15,12 +15,17 @@ using nlohmann::json;
 
 constexpr int64_t kListed = 100, kMostListed = 1000;
 
-json summary(const Conversation& c) {
-  return {{"conversation_id", c.id}, {"created", c.created}, {"last_used", c.last_used}, {"turns", c.n_turns}};
+json summary(const ApiContext& context, const Conversation& c) {
+  const ServedModel* const model = with_fingerprint(context.options.models, c.model);
+  return {{"conversation_id", c.id},
+          {"model", model != nullptr ? json(model->id) : json()},
+          {"created", c.created},
+          {"last_used", c.last_used},
+          {"turns", c.n_turns}};
 }
 
-json whole(const Conversation& c) {
-  json out = summary(c);
+json whole(const ApiContext& context, const Conversation& c) {
+  json out = summary(context, c);
   out["tokens"] = c.tokens();
   out["history"] = json::array();
   for (const Turn& t : c.turns) {
@@ -57,12 +62,12 @@ std::optional<int64_t> query_number(const HttpRequest& r, const std::string& nam
 HttpResponse list_states(ApiContext& c, const HttpRequest& r, const std::string& tenant) {
   const int64_t limit = query_number(r, "limit", 1, kMostListed).value_or(kListed);
   json list = json::array();
-  for (const Conversation& one : c.conversations.list(tenant, limit)) list.push_back(summary(one));
+  for (const Conversation& one : c.conversations.list(tenant, limit)) list.push_back(summary(c, one));
   return answer({{"object", "list"}, {"data", std::move(list)}});
 }
 
 HttpResponse get_state(ApiContext& c, const std::string& id, const std::string& tenant) {
-  return answer(whole(c.conversations.get(tenant, id)));
+  return answer(whole(c, c.conversations.get(tenant, id)));
 }
 
 HttpResponse delete_state(ApiContext& c, const std::string& id, const std::string& tenant) {
@@ -83,12 +88,12 @@ HttpResponse import_state(ApiContext& c, const HttpRequest& r, const std::string
   check_id(id, "conversation_id");
   const auto bytes = std::as_bytes(std::span(r.body.data(), r.body.size()));
   const auto state = std::make_shared<const State>(parse_state(bytes, "the request's body"));
-  if (state->model_fingerprint != c.options.fingerprint) {
+  if (with_fingerprint(c.options.models, state->model_fingerprint) == nullptr) {
     throw ServeError(400, "wrong_model",
                      fmt::format("[states] this state belongs to another model ({})", state->architecture));
   }
   c.service.check_foreign(*state);
-  return answer(whole(c.conversations.import(tenant, id, state)));
+  return answer(whole(c, c.conversations.import(tenant, id, state)));
 }
 
 HttpResponse fork_state(ApiContext& c, const json& body, const std::string& id, const std::string& tenant) {
@@ -96,11 +101,11 @@ HttpResponse fork_state(ApiContext& c, const json& body, const std::string& id, 
   std::optional<size_t> turns;
   if (body.contains("turns") && body["turns"].is_number()) turns = static_cast<size_t>(body["turns"].get<double>());
   const std::string to = named ? body["conversation_id"].get<std::string>() : new_id("conv-");
-  return answer(whole(c.conversations.fork(tenant, id, turns, to)));
+  return answer(whole(c, c.conversations.fork(tenant, id, turns, to)));
 }
 
 HttpResponse rewind_state(ApiContext& c, const json& body, const std::string& id, const std::string& tenant) {
-  return answer(whole(c.conversations.rewind(tenant, id, static_cast<size_t>(body["turns"].get<double>()))));
+  return answer(whole(c, c.conversations.rewind(tenant, id, static_cast<size_t>(body["turns"].get<double>()))));
 }
 
 }  // namespace krait::serve

@@ -33,6 +33,7 @@ ServeError exists() { return {409, "conversation_exists", "a conversation with t
 
 // What is known of a conversation. `used` and `place` belong to Impl's mutex, the transcript to this one.
 struct Entry {
+  explicit Entry(uint64_t model) : transcript(model) {}
   std::mutex mutex;
   Transcript transcript;
   std::shared_ptr<const State> base;  // of an imported one, if no store keeps it
@@ -135,7 +136,7 @@ struct Conversations::Impl {
       it = entries.end();
     }
     if (it == entries.end()) {
-      auto e = std::make_shared<Entry>();
+      auto e = std::make_shared<Entry>(options.model);
       e->place = by_use.insert(by_use.end(), key);
       it = entries.emplace(key, std::move(e)).first;
       for (auto old = by_use.begin(); std::ssize(entries) > options.max_conversations && *old != key;) {
@@ -165,10 +166,22 @@ struct Conversations::Impl {
     }
   }
 
-  void refresh(const Key& key, Entry& e) {
+  // The conversation as its stores have it; if there is none, one that `begin_with` may begin. No two models have one
+  // of the same name, but for those begun by servers that do not know of each other's adapters: then that of
+  // `begin_with`.
+  void refresh(const Key& key, Entry& e, uint64_t begin_with) {
     const int64_t records = e.transcript.records;
     const uint64_t chain = e.transcript.chain;
-    kept.refresh(key.first, key.second, e.transcript);
+    Transcript& known = e.transcript;
+    const uint64_t first = known.exists ? known.root.model : begin_with;
+    if (!known.exists && known.root.model != first) known = Transcript(first);
+    kept.refresh(key.first, key.second, known);
+    for (size_t i = 0; kept.any() && !known.exists && i <= options.adapted.size(); ++i) {
+      const uint64_t model = i == 0 ? options.model : options.adapted[i - 1];
+      Transcript other(model);
+      if (model != first) kept.refresh(key.first, key.second, other);
+      if (other.exists || (model == begin_with && model != first)) known = std::move(other);
+    }
     Conversation& c = e.transcript.conversation;
     c.tenant = key.first;
     c.id = key.second;
@@ -193,7 +206,7 @@ struct Conversations::Impl {
         const std::lock_guard table(mutex);
         free = !held.contains(key);
       }
-      if (free) refresh(key, *e);  // held: the holder's view counts, and must not change under it
+      if (free) refresh(key, *e, options.model);  // held: the holder's view counts, and must not change under it
       there = e->transcript.exists;
       if (there) return f(*e);
     }
@@ -201,14 +214,14 @@ struct Conversations::Impl {
     throw not_found();
   }
 
-  std::unique_ptr<Holding> hold(const std::string& tenant, const std::string& id, bool create);
+  std::unique_ptr<Holding> hold(const std::string& tenant, const std::string& id, std::optional<uint64_t> begin_with);
 
   // The state at a mark: from memory or the stores.
   std::shared_ptr<const State> state_at(const std::string& tenant, const Transcript& t, size_t turns, bool& corrupt) {
     const PrefixMark& mark = t.marks[turns];
     if (!kept.any() || (turns == 0 && t.root.name.empty())) return nullptr;
     std::shared_ptr<const State> state =
-        turns == 0 ? kept.get_root(tenant, t.root) : kept.get_state(tenant, mark, corrupt);
+        turns == 0 ? kept.get_root(tenant, t.root) : kept.get_state(tenant, t.root.model, mark, corrupt);
     if (state != nullptr) cache.put(tenant, t.ids_to(mark), state, t.root, nullptr, &mark);
     return state;
   }
@@ -218,7 +231,7 @@ struct Conversations::Impl {
     const size_t kept_states = static_cast<size_t>(options.kept_states);
     const size_t first = std::max(turns, t.turns() > kept_states ? t.turns() - kept_states : 0);
     for (size_t i = first + 1; i <= t.turns(); ++i) {
-      kept.erase_state(tenant, t.marks[i]);
+      kept.erase_state(tenant, t.root.model, t.marks[i]);
       cache.erase(tenant, t.ids_to(t.marks[i]), t.root);
     }
   }
@@ -242,7 +255,7 @@ class Conversations::Impl::Holding : public Conversations::Hold {
     if (!there) impl_.drop(key_);
   }
 
-  void open(bool create) {
+  void open(std::optional<uint64_t> begin_with) {
     if (impl_.kept.any()) {
       lease_->lease = impl_.kept.lease(key_.first, key_.second);
       if (lease_->lease == nullptr) throw busy();
@@ -250,8 +263,8 @@ class Conversations::Impl::Holding : public Conversations::Hold {
       impl_.leases.insert(lease_);
     }
     const std::lock_guard lock(entry_->mutex);
-    impl_.refresh(key_, *entry_);
-    if (!create && !entry_->transcript.exists) throw not_found();
+    impl_.refresh(key_, *entry_, begin_with.value_or(impl_.options.model));
+    if (!begin_with && !entry_->transcript.exists) throw not_found();
   }
 
   const Conversation& conversation() const override { return entry_->transcript.conversation; }
@@ -284,7 +297,8 @@ class Conversations::Impl::Holding : public Conversations::Hold {
 };
 
 std::unique_ptr<Conversations::Impl::Holding> Conversations::Impl::hold(const std::string& tenant,
-                                                                        const std::string& id, bool create) {
+                                                                        const std::string& id,
+                                                                        std::optional<uint64_t> begin_with) {
   check_id(id, "conversation");
   const Key key(tenant, id);
   std::unique_ptr<Holding> h;
@@ -295,7 +309,7 @@ std::unique_ptr<Conversations::Impl::Holding> Conversations::Impl::hold(const st
     h = std::make_unique<Holding>(*this, key, std::move(e));
     held.insert(key);
   }
-  h->open(create);
+  h->open(begin_with);
   return h;
 }
 
@@ -341,7 +355,7 @@ void Conversations::Impl::Holding::commit(Turn turn, std::shared_ptr<const State
   PrefixHasher after = t.hasher;
   after.add(turn.prompt);
   after.add(turn.answer);
-  if (end != nullptr && (end->model_fingerprint != impl_.options.model || end->position() != after.position() ||
+  if (end != nullptr && (end->model_fingerprint != t.root.model || end->position() != after.position() ||
                          end->head.history.hash() != after.hash())) {
     throw Error(ErrorCode::kInternal, fmt::format("[conversation] a state at position {} for a turn that ends at {}",
                                                   end->position(), after.position()));
@@ -362,7 +376,7 @@ void Conversations::Impl::Holding::commit(Turn turn, std::shared_ptr<const State
   impl_.cache.put(key_.first, t.ids.span(), end, t.root, before, &t.marks.back());
   impl_.kept.put_state(key_.first, t.marks.back(), *end);
   const size_t kept_states = static_cast<size_t>(impl_.options.kept_states);
-  if (t.turns() > kept_states) impl_.kept.erase_state(key_.first, t.marks[t.turns() - kept_states]);
+  if (t.turns() > kept_states) impl_.kept.erase_state(key_.first, t.root.model, t.marks[t.turns() - kept_states]);
 }
 
 Conversations::Conversations(ConversationsOptions options, PrefixCache& cache, Store* local, Store* shared,
@@ -371,8 +385,8 @@ Conversations::Conversations(ConversationsOptions options, PrefixCache& cache, S
 Conversations::~Conversations() = default;
 
 std::unique_ptr<Conversations::Hold> Conversations::hold(const std::string& tenant, const std::string& id,
-                                                         bool create) {
-  return impl_->hold(tenant, id, create);
+                                                         std::optional<uint64_t> begin_with) {
+  return impl_->hold(tenant, id, begin_with);
 }
 
 Conversations::Place Conversations::find_response(const std::string& tenant, const std::string& response_id) {
@@ -439,6 +453,7 @@ std::vector<Conversation> Conversations::list(const std::string& tenant, int64_t
         Conversation head;
         head.id = c.id;
         head.tenant = c.tenant;
+        head.model = c.model;
         head.created = c.created;
         head.last_used = c.last_used;
         head.n_turns = c.n_turns;
@@ -457,8 +472,10 @@ Conversation Conversations::fork(const std::string& tenant, const std::string& i
                                  const std::string& new_id) {
   check_id(new_id, "conversation");
   std::shared_ptr<const State> base;
+  uint64_t model = 0;
   const std::vector<std::string> records = impl_->with(tenant, id, [&](const Entry& e) {
-    Transcript part;
+    model = e.transcript.root.model;
+    Transcript part(model);
     const Conversation& c = e.transcript.conversation;
     const size_t n = turns.value_or(c.turns.size());
     check_turns(c.turns.size(), n);
@@ -474,7 +491,7 @@ Conversation Conversations::fork(const std::string& tenant, const std::string& i
     for (size_t i = 0; i < n; ++i) add(part.turn_record(c.turns[i], now));
     return all;
   });
-  const auto h = impl_->hold(tenant, new_id, true);
+  const auto h = impl_->hold(tenant, new_id, model);
   const std::lock_guard lock(h->entry().mutex);
   Transcript& t = h->transcript();
   if (t.exists) throw exists();
@@ -487,7 +504,7 @@ Conversation Conversations::fork(const std::string& tenant, const std::string& i
 }
 
 Conversation Conversations::rewind(const std::string& tenant, const std::string& id, size_t turns) {
-  const auto h = impl_->hold(tenant, id, false);
+  const auto h = impl_->hold(tenant, id, {});
   const Transcript before = h->transcript();
   check_turns(before.turns(), turns);
   if (turns == before.turns()) return before.conversation;
@@ -501,7 +518,7 @@ Conversation Conversations::rewind(const std::string& tenant, const std::string&
 }
 
 void Conversations::erase(const std::string& tenant, const std::string& id) {
-  const auto h = impl_->hold(tenant, id, false);
+  const auto h = impl_->hold(tenant, id, {});
   const std::lock_guard lock(h->entry().mutex);
   const Transcript before = h->transcript();
   impl_->kept.erase(tenant, id, h->transcript());
@@ -510,14 +527,17 @@ void Conversations::erase(const std::string& tenant, const std::string& id) {
 
 Conversation Conversations::import(const std::string& tenant, const std::string& id,
                                    std::shared_ptr<const State> state) {
-  if (state->model_fingerprint != impl_->options.model) {
+  // What grows from such a state would be taken for what the model reads from its beginning.
+  if (state->position() == 0) throw ServeError(400, "empty_state", "the state has read nothing", "state");
+  const uint64_t model = state->model_fingerprint;
+  if (model != impl_->options.model && !std::ranges::count(impl_->options.adapted, model)) {
     throw ServeError(400, "wrong_model", "the state belongs to another model", "state");
   }
-  const auto h = impl_->hold(tenant, id, true);
+  const auto h = impl_->hold(tenant, id, model);
   if (h->transcript().exists) throw exists();
   const std::string bytes = state_bytes(*state);
   const PrefixRoot root{fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size())), state->position(),
-                        state->head.history.hash()};
+                        state->head.history.hash(), model};
   impl_->kept.put_root(tenant, root, bytes);
   h->append([&](const Transcript& last) { return last.import_record(root, impl_->kept.now()); });
   if (!impl_->kept.any()) h->entry().base = state;

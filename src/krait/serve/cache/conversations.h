@@ -25,6 +25,7 @@ struct Turn {
 
 struct Conversation {
   std::string id, tenant;
+  uint64_t model = 0;                  // Model::fingerprint() with the adapter that reads it
   int64_t created = 0, last_used = 0;  // unix seconds
   std::vector<Turn> turns;
   size_t n_turns = 0;    // turns.size(), also where the turns themselves are left out (list())
@@ -44,12 +45,14 @@ struct ConversationEnd {
   int64_t imported = 0;       // as Conversation::imported
   std::string last_response;  // "" before the first turn
   bool is_last = true;        // no turns follow
+  uint64_t model = 0;         // as Conversation::model
 };
 
 struct ConversationsOptions {
   std::chrono::seconds ttl{3600};           // since the last use
   int64_t max_conversations = 100'000;      // in memory; the longest unused go first (they stay in the stores)
-  uint64_t model = 0;                       // fingerprint: conversations of other models are not seen
+  uint64_t model = 0;                       // fingerprint: conversations of other models are not seen,
+  std::vector<uint64_t> adapted;            // but for these: of the same model with adapters
   int64_t kept_states = 3;                  // in the stores, of a conversation: after its last turns
   std::chrono::milliseconds lease{15'000};  // a replica that died keeps its conversations busy for so long
 };
@@ -75,9 +78,10 @@ class Conversations {
     // Throws ServeError 503 / 409; the turn is then not part of the conversation.
     virtual void commit(Turn turn, std::shared_ptr<const State> end) = 0;
   };
-  // `create`: a conversation that does not exist begins empty (it exists once a turn is committed); otherwise 404
-  // "conversation_not_found". Another tenant's is not found either (create: 404 too).
-  std::unique_ptr<Hold> hold(const std::string& tenant, const std::string& id, bool create);
+  // `begin_with`: a conversation that does not exist begins empty (it exists once a turn is committed), to be read by
+  // that model; without, 404 "conversation_not_found". Another tenant's is not found either. One that exists may be of
+  // another model than `begin_with`: Conversation::model. Only that one can go on with it.
+  std::unique_ptr<Hold> hold(const std::string& tenant, const std::string& id, std::optional<uint64_t> begin_with = {});
 
   // Where a response stands: the conversation and the number of turns up to and with it. 404 "response_not_found".
   struct Place {

@@ -34,16 +34,19 @@ Turn turn(int32_t n) {
   return t;
 }
 
+constexpr uint64_t kAdapted = kTestModel + 1;  // the same model with an adapter
+
 // One server process: its memory, over stores that outlive it.
 struct Replica {
   explicit Replica(Store* local, Store* shared, const Clock& clock, int64_t max_bytes = 1 << 26,
                    std::chrono::milliseconds lease = seconds(15))
       : cache({.max_bytes = max_bytes, .ttl = seconds(3600), .spill = {}, .fetch = {}}, clock),
-        conversations({.model = kTestModel, .lease = lease}, cache, local, shared, clock) {}
+        conversations({.model = kTestModel, .adapted = {kAdapted, kAdapted + 1}, .lease = lease}, cache, local, shared,
+                      clock) {}
 
   // A whole turn as a service does it, with the state computed from what was found.
-  PrefixHit say(const std::string& tenant, const std::string& id, int32_t n) {
-    const auto h = conversations.hold(tenant, id, true);
+  PrefixHit say(const std::string& tenant, const std::string& id, int32_t n, uint64_t model = kTestModel) {
+    const auto h = conversations.hold(tenant, id, model);
     const Turn t = turn(n);
     PrefixHit hit = h->find(t.prompt);
     h->commit(t, end_state(hit, h->conversation(), t));
@@ -53,7 +56,7 @@ struct Replica {
     Ids ids = c.ids();
     ids.insert(ids.end(), t.prompt.begin(), t.prompt.end());
     ids.insert(ids.end(), t.answer.begin(), t.answer.end());
-    if (c.imported == 0) return test_state(ids);
+    if (c.imported == 0) return test_state(ids, 4, c.model);
     auto s = std::make_shared<State>(*hit.state);
     s->head.history.push(std::span(ids).subspan(static_cast<size_t>(hit.length - c.imported)));
     return s;
@@ -80,14 +83,14 @@ void expect_turns(const Conversation& c, const std::vector<int32_t>& want) {
 // Everything that does not depend on where conversations are kept.
 void check_conversations(Replica& r, TestClock& clock) {
   Conversations& cs = r.conversations;
-  EXPECT_EQ(refusal([&] { cs.hold("t", "a", false); }), "404 conversation_not_found");
+  EXPECT_EQ(refusal([&] { cs.hold("t", "a"); }), "404 conversation_not_found");
   EXPECT_EQ(refusal([&] { cs.get("t", "a"); }), "404 conversation_not_found");
   for (const char* bad : {"", "..", "a/b", "a b", "\xc3\xa4"}) {
-    EXPECT_EQ(refusal([&] { cs.hold("t", bad, true); }), "400 invalid_value");
+    EXPECT_EQ(refusal([&] { cs.hold("t", bad, kTestModel); }), "400 invalid_value");
     EXPECT_EQ(refusal([&] { cs.find_response("t", bad); }), "400 invalid_value");
   }
   {
-    const auto h = cs.hold("t", "a", true);
+    const auto h = cs.hold("t", "a", kTestModel);
   }
   EXPECT_EQ(refusal([&] { cs.get("t", "a"); }), "404 conversation_not_found");  // nothing was committed
   EXPECT_EQ(cs.active(), 0);
@@ -103,8 +106,8 @@ void check_conversations(Replica& r, TestClock& clock) {
   EXPECT_EQ(cs.get("t", "a").tokens(), 30);
   EXPECT_EQ(cs.get("t", "a").ids(2, true).size(), 8);
   {
-    const auto h = cs.hold("t", "a", false);
-    EXPECT_EQ(refusal([&] { cs.hold("t", "a", true); }), "409 conversation_busy");
+    const auto h = cs.hold("t", "a");
+    EXPECT_EQ(refusal([&] { cs.hold("t", "a", kTestModel); }), "409 conversation_busy");
     EXPECT_EQ(refusal([&] { cs.rewind("t", "a", 1); }), "409 conversation_busy");
     EXPECT_EQ(refusal([&] { cs.erase("t", "a"); }), "409 conversation_busy");
     EXPECT_EQ(h->find({}).reason, MissReason::kNone);
@@ -156,6 +159,7 @@ void check_conversations(Replica& r, TestClock& clock) {
   const auto outside = test_state(Ids{90, 91, 92, 93});
   EXPECT_EQ(refusal([&] { cs.import("t", "i", test_state(Ids{1}, 4, 99)); }), "400 wrong_model");
   EXPECT_EQ(refusal([&] { cs.import("t", "a", outside); }), "409 conversation_exists");
+  EXPECT_EQ(refusal([&] { cs.import("t", "i", test_state(Ids{})); }), "400 empty_state");
   EXPECT_EQ(cs.import("t", "i", outside).imported, 4);
   EXPECT_EQ(r.say("t", "i", 20).length, 4);
   EXPECT_EQ(r.say("t", "i", 21).length, 9);
@@ -178,6 +182,69 @@ void check_conversations(Replica& r, TestClock& clock) {
   EXPECT_EQ(cs.list("t", 10).size(), 3);
   EXPECT_EQ(r.say("t", "b", 30).length, 0);  // begun anew
   expect_turns(cs.get("t", "b"), {30});
+}
+
+// Trap E9: each conversation is of one model. Its name is taken for all of them, its states are for that one alone.
+void check_adapters(Replica& r, TestClock& clock, const std::function<std::unique_ptr<Replica>()>& restarted) {
+  EXPECT_EQ(r.say("t", "plain", 1).known, 0);
+  clock.pass(seconds(1));
+  EXPECT_EQ(r.say("t", "adapted", 1, kAdapted).known, 0) << "the same tokens, but of another model";
+  EXPECT_EQ(r.say("t", "adapted", 2, kAdapted).length, 5);
+  const auto after = restarted();
+  for (Replica* one : {&r, after.get()}) {
+    if (one == nullptr) continue;
+    Conversations& cs = one->conversations;
+    EXPECT_EQ(cs.get("t", "plain").model, kTestModel);
+    EXPECT_EQ(cs.get("t", "adapted").model, kAdapted);
+    EXPECT_EQ(cs.hold("t", "adapted", kTestModel)->conversation().model, kAdapted) << "begun already";
+    EXPECT_EQ(cs.hold("t", "plain", kAdapted + 1)->conversation().model, kTestModel);
+    EXPECT_EQ(cs.hold("t", "new", kAdapted + 1)->conversation().model, kAdapted + 1);
+    EXPECT_EQ(cs.end("t", {"adapted", 1}).model, kAdapted);
+    EXPECT_EQ(cs.find_response("t", "resp-2").conversation, "adapted");
+    EXPECT_EQ(cs.hold("t", "adapted", kAdapted)->find({}).state->model_fingerprint, kAdapted);
+    EXPECT_EQ(cs.state("t", "adapted")->model_fingerprint, kAdapted);
+    EXPECT_EQ(cs.list("t", 1).front().model, kAdapted) << "last used first, over all models";
+    EXPECT_EQ(cs.list("t", 10).size(), 2);
+  }
+  {
+    const auto h = r.conversations.hold("t", "plain");
+    EXPECT_THROW(h->commit(turn(9), test_state(Ids{1, 2, 3, 65535, 5, 9, 10, 11, 65527, 5}, 4, kAdapted)), Error);
+  }
+  EXPECT_EQ(r.conversations.fork("t", "adapted", 1, "forked").model, kAdapted);
+  EXPECT_EQ(refusal([&] { r.conversations.fork("t", "plain", 1, "forked"); }), "409 conversation_exists");
+  EXPECT_EQ(r.say("t", "forked", 7, kTestModel).length, 5) << "an adapter's it stays";
+  EXPECT_EQ(r.conversations.import("t", "outside", test_state(Ids{90, 91}, 4, kAdapted)).model, kAdapted);
+  EXPECT_EQ(r.say("t", "outside", 8, kAdapted).length, 2);
+  EXPECT_EQ(r.conversations.rewind("t", "adapted", 1).model, kAdapted);
+  r.conversations.erase("t", "adapted");
+  EXPECT_EQ(refusal([&] { r.conversations.get("t", "adapted"); }), "404 conversation_not_found");
+  EXPECT_EQ(r.say("t", "adapted", 3, kTestModel).known, 0) << "begun anew, without an adapter";
+  EXPECT_EQ(r.conversations.get("t", "adapted").model, kTestModel);
+}
+
+TEST(Conversations, TrapE9_AdaptersInMemory) {
+  TestClock clock;
+  Replica r(nullptr, nullptr, clock);
+  check_adapters(r, clock, [] { return nullptr; });
+}
+
+TEST(Conversations, TrapE9_AdaptersOnDisk) {
+  const io::TestFolder folder;
+  TestClock clock;
+  const auto disk = open_disk_store({folder.path(), 1 << 20, &clock});
+  Replica r(disk.get(), nullptr, clock);
+  check_adapters(r, clock, [&] { return std::make_unique<Replica>(disk.get(), nullptr, clock); });
+}
+
+TEST(Conversations, TrapE9_AdaptersOnDiskAndInRedis) {
+  KRAIT_NEEDS_REDIS();
+  const io::TestFolder folder;
+  const TestRedis redis;
+  TestClock clock;
+  const auto disk = open_disk_store({folder.path(), 1 << 20, &clock});
+  const auto shared = redis.open();
+  Replica r(disk.get(), shared.get(), clock);
+  check_adapters(r, clock, [&] { return std::make_unique<Replica>(nullptr, shared.get(), clock); });
 }
 
 TEST(Conversations, InMemory) {
@@ -271,7 +338,7 @@ TEST(Conversations, LostAndCorruptStatesAreTold) {
     }
     const auto disk = open_disk_store({folder.path(), 1 << 20, &clock});
     Replica r(disk.get(), nullptr, clock);
-    const auto h = r.conversations.hold("t", corrupt ? "a" : "b", false);
+    const auto h = r.conversations.hold("t", corrupt ? "a" : "b");
     const PrefixHit hit = h->find(Ids{1, 2});
     EXPECT_EQ(hit.state, nullptr);
     EXPECT_EQ(hit.known, 30);
@@ -391,8 +458,8 @@ TEST(ConversationReplicas, TakeTurns) {
 TEST(ConversationReplicas, OneOfTwoAtOnceIsRefused) {
   KRAIT_NEEDS_REDIS();
   Pair p;
-  const auto h = p.a->conversations.hold("t", "a", true);
-  EXPECT_EQ(refusal([&] { p.b->conversations.hold("t", "a", true); }), "409 conversation_busy");
+  const auto h = p.a->conversations.hold("t", "a", kTestModel);
+  EXPECT_EQ(refusal([&] { p.b->conversations.hold("t", "a", kTestModel); }), "409 conversation_busy");
   h->commit(turn(1), nullptr);
   EXPECT_EQ(refusal([&] { p.b->conversations.rewind("t", "a", 0); }), "409 conversation_busy");
 
@@ -477,7 +544,7 @@ TEST(ConversationReplicas, LeasesLiveAndDie) {
   KRAIT_NEEDS_REDIS();
   Pair p(std::chrono::milliseconds(300));
   p.a->say("t", "a", 1);
-  const auto slow = p.a->conversations.hold("t", "a", false);
+  const auto slow = p.a->conversations.hold("t", "a");
   std::this_thread::sleep_for(std::chrono::milliseconds(700));
   EXPECT_EQ(refusal([&] { p.b->say("t", "a", 2); }), "409 conversation_busy");
   const auto dead = p.redis_a->lease("tt/m0000000000001234/c/dead", std::chrono::milliseconds(300));
@@ -500,12 +567,12 @@ TEST(ConversationReplicas, RedisStopsAndComesBackEmpty) {
   p.a->say("t", "a", 1);
   p.b->say("t", "a", 2);
   p.a->say("t", "a", 3);
-  auto h = p.a->conversations.hold("t", "a", false);
+  auto h = p.a->conversations.hold("t", "a");
   p.redis.stop();
   EXPECT_EQ(refusal([&] { h->commit(turn(4), nullptr); }), "503 store_unavailable");
   EXPECT_EQ(h->conversation().turns.size(), 3);
   h.reset();
-  EXPECT_EQ(refusal([&] { p.a->conversations.hold("t", "a", false); }), "503 store_unavailable");
+  EXPECT_EQ(refusal([&] { p.a->conversations.hold("t", "a"); }), "503 store_unavailable");
   p.redis.start();
   p.wait_for_redis();
   EXPECT_EQ(p.a->say("t", "a", 5).length, 15);  // from disk and memory
@@ -514,7 +581,7 @@ TEST(ConversationReplicas, RedisStopsAndComesBackEmpty) {
   EXPECT_EQ(p.a->conversations.find_response("t", "resp-2").turns, 2);
 
   // And it came back empty while a turn was running.
-  h = p.a->conversations.hold("t", "a", false);
+  h = p.a->conversations.hold("t", "a");
   p.redis.stop();
   p.redis.start();
   p.wait_for_redis();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <set>
 
 #include "krait/core/error.h"
 #include "krait/serve/serve_error.h"
@@ -14,6 +15,10 @@ constexpr int kPlaceLives = 24;  // times as long as a conversation that is not 
 
 bool is_prefix(const std::vector<std::string>& a, const std::vector<std::string>& b) {
   return a.size() <= b.size() && std::equal(a.begin(), a.end(), b.begin());
+}
+
+std::string log_key(const std::string& tenant, const std::string& id, const Transcript& t) {
+  return store_key(tenant, t.root.model, "c", id);
 }
 
 bool is_conflict(const ServeError& e) { return e.status() == 409; }
@@ -33,12 +38,8 @@ int64_t Kept::now() const {
   return std::chrono::duration_cast<std::chrono::seconds>(clock_.wall().time_since_epoch()).count();
 }
 
-std::string Kept::log_key(const std::string& tenant, const std::string& id) const {
-  return store_key(tenant, options_.model, "c", id);
-}
-
 std::unique_ptr<Store::Lease> Kept::lease(const std::string& tenant, const std::string& id) {
-  return authority()->lease(log_key(tenant, id), options_.lease);
+  return authority()->lease(store_key(tenant, options_.model, "c", id), options_.lease);
 }
 
 // The usual case: the authority's log is the one we know, perhaps with more behind it.
@@ -78,8 +79,8 @@ void Kept::reload(const std::string& key, Transcript& t) {
     return seen;
   };
   const Seen here = read(local_), there = read(shared_);
-  const auto good_of = [](const Seen& seen) {
-    Transcript its;
+  const auto good_of = [&](const Seen& seen) {
+    Transcript its(t.root.model);
     std::vector<std::string> records = seen.log.records;
     records.resize(its.apply_all(records));
     return records;
@@ -98,7 +99,7 @@ void Kept::reload(const std::string& key, Transcript& t) {
   };
   make(there);
   make(here);
-  Transcript now_known;
+  Transcript now_known(t.root.model);
   now_known.apply_all(good);
   t = std::move(now_known);
   take_back(key, t);
@@ -106,7 +107,7 @@ void Kept::reload(const std::string& key, Transcript& t) {
 
 void Kept::refresh(const std::string& tenant, const std::string& id, Transcript& t) {
   if (!any()) return;
-  const std::string key = log_key(tenant, id);
+  const std::string key = log_key(tenant, id, t);
   if (follow(key, t)) return;
   for (int tries = 3;; --tries) {
     try {
@@ -174,7 +175,7 @@ std::string Kept::append_shared(const std::string& key, Transcript& t, const Rec
   // It came back empty since we looked.
   const std::vector<std::string> all = rebuild(t);
   shared_->replace_log(key, 0, all, options_.ttl);
-  Transcript again;
+  Transcript again(t.root.model);
   again.apply_all(all);
   t = std::move(again);
   record = make(t);
@@ -188,7 +189,7 @@ std::string Kept::append_shared(const std::string& key, Transcript& t, const Rec
 }
 
 void Kept::append(const std::string& tenant, const std::string& id, Transcript& t, const RecordMaker& make) {
-  const std::string key = log_key(tenant, id);
+  const std::string key = log_key(tenant, id, t);
   const std::string record = shared_ != nullptr ? append_shared(key, t, make) : make(t);
   if (local_ != nullptr) {
     try {
@@ -203,7 +204,7 @@ void Kept::append(const std::string& tenant, const std::string& id, Transcript& 
 
 void Kept::replace(const std::string& tenant, const std::string& id, Transcript& t,
                    const std::vector<std::string>& records) {
-  const std::string key = log_key(tenant, id);
+  const std::string key = log_key(tenant, id, t);
   if (shared_ != nullptr) shared_->replace_log(key, t.records, records, options_.ttl);
   if (local_ != nullptr) {
     try {
@@ -213,28 +214,35 @@ void Kept::replace(const std::string& tenant, const std::string& id, Transcript&
       throw;
     }
   }
-  Transcript other;
+  Transcript other(t.root.model);
   other.apply_all(records);
   t = std::move(other);
 }
 
 void Kept::erase(const std::string& tenant, const std::string& id, Transcript& t) {
-  const std::string key = log_key(tenant, id);
-  const std::string record = Transcript().erase_record(now());
+  const std::string key = log_key(tenant, id, t);
+  const std::string record = Transcript(t.root.model).erase_record(now());
   if (shared_ != nullptr) shared_->replace_log(key, t.records, {record}, options_.ttl);
   if (local_ != nullptr) local_->erase_log(key);
-  t = Transcript();
+  t = Transcript(t.root.model);
   if (shared_ != nullptr) t.apply(record);
 }
 
 std::vector<std::string> Kept::list(const std::string& tenant) {
-  const std::string folder = store_folder(tenant, options_.model, "c");
+  std::vector<uint64_t> models = options_.adapted;
+  models.insert(models.begin(), options_.model);
+  const auto folder_of = [&](uint64_t model) { return store_folder(tenant, model, "c"); };
   std::vector<std::string> ids;
+  std::set<std::string> seen;
   for (Store* store : {shared_, local_}) {
     if (store == nullptr) continue;
-    for (const Store::LogName& name : store->list_logs(folder)) {
-      const std::string id = name.key.substr(folder.size() + 1);
-      if (store == shared_ || std::ranges::find(ids, id) == ids.end()) ids.push_back(id);
+    std::vector<Store::LogName> names;
+    for (const uint64_t model : models)
+      std::ranges::move(store->list_logs(folder_of(model)), std::back_inserter(names));
+    std::ranges::stable_sort(names, std::greater{}, &Store::LogName::used);
+    for (const Store::LogName& name : names) {
+      std::string id = name.key.substr(name.key.rfind('/') + 1);
+      if (seen.insert(id).second) ids.push_back(std::move(id));
     }
   }
   return ids;
@@ -242,15 +250,16 @@ std::vector<std::string> Kept::list(const std::string& tenant) {
 
 void Kept::put_state(const std::string& tenant, const PrefixMark& mark, const State& state) {
   if (!any()) return;
-  const std::string key = state_key(tenant, options_.model, mark.digest);
+  const std::string key = state_key(tenant, state.model_fingerprint, mark.digest);
   const std::string bytes = state_bytes(state);
   for (Store* store : {local_, shared_}) {
     if (store != nullptr) quietly([&] { store->put(key, bytes, options_.ttl); });
   }
 }
 
-std::shared_ptr<const State> Kept::get_state(const std::string& tenant, const PrefixMark& mark, bool& corrupt) {
-  const std::string key = state_key(tenant, options_.model, mark.digest);
+std::shared_ptr<const State> Kept::get_state(const std::string& tenant, uint64_t model, const PrefixMark& mark,
+                                             bool& corrupt) {
+  const std::string key = state_key(tenant, model, mark.digest);
   std::shared_ptr<const State> state;
   for (Store* store : {local_, shared_}) {
     if (store == nullptr || state != nullptr) continue;
@@ -259,7 +268,7 @@ std::shared_ptr<const State> Kept::get_state(const std::string& tenant, const Pr
       corrupt = corrupt || blob.corrupt;
       if (!blob.bytes) return;
       try {
-        state = parse_kept_state(*blob.bytes, options_.model, mark.position, mark.hash);
+        state = parse_kept_state(*blob.bytes, model, mark.position, mark.hash);
       } catch (const Error&) {
         corrupt = true;
         store->erase(key);
@@ -269,28 +278,28 @@ std::shared_ptr<const State> Kept::get_state(const std::string& tenant, const Pr
   return state;
 }
 
-void Kept::erase_state(const std::string& tenant, const PrefixMark& mark) {
-  const std::string key = state_key(tenant, options_.model, mark.digest);
+void Kept::erase_state(const std::string& tenant, uint64_t model, const PrefixMark& mark) {
+  const std::string key = state_key(tenant, model, mark.digest);
   for (Store* store : {local_, shared_}) {
     if (store != nullptr) quietly([&] { store->erase(key); });
   }
 }
 
 void Kept::put_root(const std::string& tenant, const PrefixRoot& root, const std::string& bytes) {
-  const std::string key = store_key(tenant, options_.model, "i", root.name);
+  const std::string key = store_key(tenant, root.model, "i", root.name);
   for (Store* store : {shared_, local_}) {
     if (store != nullptr) store->replace_log(key, store->log_size(key), {bytes}, options_.ttl);
   }
 }
 
 std::shared_ptr<const State> Kept::get_root(const std::string& tenant, const PrefixRoot& root) {
-  const std::string key = store_key(tenant, options_.model, "i", root.name);
+  const std::string key = store_key(tenant, root.model, "i", root.name);
   for (Store* store : {local_, shared_}) {
     if (store == nullptr) continue;
     const Store::Log log = store->read_log(key);
     if (log.records.empty()) continue;
     try {
-      auto state = parse_kept_state(log.records[0], options_.model, root.position, root.hash);
+      auto state = parse_kept_state(log.records[0], root.model, root.position, root.hash);
       Store* other = store == local_ ? shared_ : local_;
       if (other != nullptr && other->log_size(key) == 0) other->replace_log(key, 0, {log.records[0]}, options_.ttl);
       return state;
@@ -303,7 +312,7 @@ std::shared_ptr<const State> Kept::get_root(const std::string& tenant, const Pre
 
 void Kept::touch_root(const std::string& tenant, const PrefixRoot& root) {
   if (root.name.empty()) return;
-  const std::string key = store_key(tenant, options_.model, "i", root.name);
+  const std::string key = store_key(tenant, root.model, "i", root.name);
   for (Store* store : {local_, shared_}) {
     if (store != nullptr) store->touch_log(key, options_.ttl);
   }

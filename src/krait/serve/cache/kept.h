@@ -23,10 +23,11 @@ class Kept {
 
   bool any() const { return authority() != nullptr; }
   bool has_shared() const { return shared_ != nullptr; }
-  std::unique_ptr<Store::Lease> lease(const std::string& tenant, const std::string& id);  // null: somebody else's
+  // Of a conversation, whatever model reads it. Null: somebody else's.
+  std::unique_ptr<Store::Lease> lease(const std::string& tenant, const std::string& id);
 
-  // Makes the transcript what the stores say, reading what is new only. What a store has lost (Redis came back empty)
-  // is put there again: from the other one, or from the transcript.
+  // Makes the transcript what the stores say of the conversation with its model, reading what is new only. What a store
+  // has lost (Redis came back empty) is put there again: from the other one, or from the transcript.
   void refresh(const std::string& tenant, const std::string& id, Transcript& t);
   // Appends a record to the stores and takes it in. If it throws, the transcript is as it was, and refresh() must see
   // to what may be in the stores: it takes the record back.
@@ -37,12 +38,13 @@ class Kept {
   // Forgets a conversation, also in stores of other replicas: the shared log says so for as long as they may have it.
   void erase(const std::string& tenant, const std::string& id, Transcript& t);
 
-  std::vector<std::string> list(const std::string& tenant);  // ids, last used first
+  std::vector<std::string> list(const std::string& tenant);  // ids, of all models; last used first
 
   // States. Never throw because of a store: they are a cache.
   void put_state(const std::string& tenant, const PrefixMark& mark, const State& state);
-  std::shared_ptr<const State> get_state(const std::string& tenant, const PrefixMark& mark, bool& corrupt);
-  void erase_state(const std::string& tenant, const PrefixMark& mark);
+  std::shared_ptr<const State> get_state(const std::string& tenant, uint64_t model, const PrefixMark& mark,
+                                         bool& corrupt);
+  void erase_state(const std::string& tenant, uint64_t model, const PrefixMark& mark);
 
   // A state from outside: durable, as it cannot be computed.
   void put_root(const std::string& tenant, const PrefixRoot& root, const std::string& bytes);
@@ -57,7 +59,6 @@ class Kept {
 
  private:
   Store* authority() const { return shared_ != nullptr ? shared_ : local_; }
-  std::string log_key(const std::string& tenant, const std::string& id) const;
   bool follow(const std::string& key, Transcript& t);
   void reload(const std::string& key, Transcript& t);
   std::string append_shared(const std::string& key, Transcript& t, const RecordMaker& make);

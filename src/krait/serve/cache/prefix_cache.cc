@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 
@@ -37,7 +38,6 @@ struct Node {
   std::shared_ptr<const State> state;
   int64_t state_bytes = 0;
   MissReason lost = MissReason::kNone;
-  uint64_t model = 0;  // of the state
   bool spilled = false;
   const PrefixDigest* name = nullptr;  // in Tree::named
   Time used{};                         // last use of the state; if it is gone: since when
@@ -150,7 +150,9 @@ struct PrefixCache::Impl {
   PrefixCacheOptions options;
   const Clock& clock;
   mutable std::mutex mutex;
-  std::map<std::pair<std::string, std::string>, std::unique_ptr<Tree>> trees;  // by tenant and root
+  using TreeKey = std::tuple<std::string, uint64_t, std::string>;  // tenant, model, name of the root
+  static TreeKey key_of(const std::string& tenant, const PrefixRoot& root) { return {tenant, root.model, root.name}; }
+  std::map<TreeKey, std::unique_ptr<Tree>> trees;
   Marks with_state, without_state;
   int64_t tree_bytes = 0;
   PrefixCacheStats stats;  // bytes: of the states alone
@@ -161,12 +163,12 @@ struct PrefixCache::Impl {
   }
 
   Tree* find_tree(const std::string& tenant, const PrefixRoot& root) {
-    const auto it = trees.find({tenant, root.name});
+    const auto it = trees.find(key_of(tenant, root));
     return it == trees.end() ? nullptr : it->second.get();
   }
 
   Tree& tree_of(const std::string& tenant, const PrefixRoot& root) {
-    std::unique_ptr<Tree>& tree = trees[{tenant, root.name}];
+    std::unique_ptr<Tree>& tree = trees[key_of(tenant, root)];
     if (tree == nullptr) {
       tree = std::make_unique<Tree>(Tree{tenant, root, {}, {}});
       tree->top.tree = tree.get();
@@ -273,7 +275,7 @@ struct PrefixCache::Impl {
       Node* parent = n->parent;
       parent->children[child->label.front()] = std::move(child);
     }
-    if (tree->top.children.empty() && !tree->top.marked) trees.erase({tree->tenant, tree->root.name});
+    if (tree->top.children.empty() && !tree->top.marked) trees.erase(key_of(tree->tenant, tree->root));
   }
 
   // Without recursion: a path may be as long as a conversation has turns.
@@ -370,10 +372,14 @@ void PrefixCache::Impl::insert(const std::string& tenant, std::span<const int32_
     if (known != nullptr) hash = w.last->hash;
     hash = TokenHistory::extend(hash, ids.subspan(static_cast<size_t>(hashed)));
   }
-  if (state->position() != root.position + std::ssize(ids) || state->head.history.hash() != hash) {
-    throw Error(ErrorCode::kInternal,
-                fmt::format("[prefix cache] a state at position {}, history {:016x}, for {} ids with history {:016x}",
-                            state->position(), state->head.history.hash(), root.position + std::ssize(ids), hash));
+  if (state->model_fingerprint != root.model || state->position() != root.position + std::ssize(ids) ||
+      state->head.history.hash() != hash) {
+    throw Error(
+        ErrorCode::kInternal,
+        fmt::format("[prefix cache] a state of model {:016x} at position {}, history {:016x}, for model {:016x}, {} "
+                    "ids with history {:016x}",
+                    state->model_fingerprint, state->position(), state->head.history.hash(), root.model,
+                    root.position + std::ssize(ids), hash));
   }
   Tree& tree = tree_of(tenant, root);
   const Walk w = walk(start_of(tree, ids, from, false), ids);
@@ -392,7 +398,6 @@ void PrefixCache::Impl::insert(const std::string& tenant, std::span<const int32_
     n->marked = true;
     n->place = with_state.insert(with_state.end(), n);
   }
-  n->model = state->model_fingerprint;
   n->state_bytes = bytes_of(*state);
   n->state = std::move(state);
   n->used = now;
@@ -414,16 +419,16 @@ bool PrefixCache::Impl::fetch_longer(const std::string& tenant, std::span<const 
                                  [&](const Node* n) { return n->state == nullptr && n->spilled && n->end > at_least; });
     if (it == w.marked.rend()) return false;
     const auto prefix = ids.first(static_cast<size_t>((*it)->end));
-    const uint64_t model = (*it)->model, hash = (*it)->hash;
+    const uint64_t hash = (*it)->hash;
     (*it)->spilled = false;  // looked for once
     const PrefixDigest digest = (*it)->name != nullptr ? *(*it)->name : digest_of(root, prefix);
-    const std::string key = state_key(tenant, model, digest);
+    const std::string key = state_key(tenant, root.model, digest);
     lock.unlock();
     std::shared_ptr<const State> state;
     MissReason why = MissReason::kNone;
     try {
       state = options.fetch(key);
-      if (state != nullptr && (state->model_fingerprint != model || state->head.history.hash() != hash ||
+      if (state != nullptr && (state->model_fingerprint != root.model || state->head.history.hash() != hash ||
                                state->position() != root.position + std::ssize(prefix))) {
         fail_data("[state] a kept state is not the one that was looked for");
       }
@@ -509,7 +514,8 @@ void PrefixCache::erase(const std::string& tenant, std::span<const int32_t> ids,
 
 void PrefixCache::erase_tenant(const std::string& tenant) {
   const std::lock_guard lock(impl_->mutex);
-  for (auto it = impl_->trees.lower_bound({tenant, ""}); it != impl_->trees.end() && it->first.first == tenant;) {
+  for (auto it = impl_->trees.lower_bound({tenant, 0, ""});
+       it != impl_->trees.end() && std::get<0>(it->first) == tenant;) {
     impl_->drop_tree(it++);
   }
 }

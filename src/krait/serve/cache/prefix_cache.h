@@ -1,5 +1,5 @@
-// PrefixCache: token prefix -> State, in memory: a radix tree a tenant over everything that was read, with states at
-// some of its positions. A lookup gives the longest prefix whose state is at hand, and why it is not longer.
+// PrefixCache: token prefix -> State, in memory: a radix tree a tenant and model over everything that was read, with
+// states at some of its positions. A lookup gives the longest prefix whose state is at hand, and why it is not longer.
 #pragma once
 #include <array>
 #include <chrono>
@@ -26,12 +26,15 @@ enum class MissReason : uint8_t {
 const char* name_of(MissReason);  // "none", "unknown", …: label of mamba_state_cache_misses_total
 
 // Where tokens are counted from: the beginning, or a state from outside (an imported conversation), of whose tokens
-// only number and hash are known. `name` tells such roots apart.
+// only number and hash are known. `name` tells such roots apart. `model`: whose states these are, as
+// Model::fingerprint() tells: adapters of one model are models apart.
 struct PrefixRoot {
   std::string name;
   int64_t position = 0;
   uint64_t hash = 0;
+  uint64_t model = 0;
 };
+inline PrefixRoot beginning_of(uint64_t model) { return {{}, 0, 0, model}; }
 
 // SHA-256 of a root and the tokens behind it (PrefixHasher): what a prefix is called in the stores, and here.
 using PrefixDigest = std::array<uint8_t, 32>;
@@ -73,18 +76,18 @@ class PrefixCache {
   PrefixCache(PrefixCacheOptions options, const Clock& clock);
   ~PrefixCache();
 
-  // `tenant`: whose; nothing is ever found across tenants. Counts as a use of the state.
-  // With a root, `length` and `known` count its tokens too.
+  // `tenant`: whose; nothing is ever found across tenants, nor across models. Counts as a use of the state.
+  // `length` and `known` count the root's tokens too.
   // `from`: a mark that the ids begin with. If its state was put under that name and is still here, only the tokens
   // behind it are looked at, so that the cost does not grow with the conversation. The answer is the same.
-  PrefixHit find(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root = {},
+  PrefixHit find(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root,
                  const PrefixMark* from = nullptr);
-  // The state has read exactly `ids` (position and history hash are checked: kInternal otherwise). `from`: as above;
-  // `name`: the mark of the ids themselves.
+  // The state has read exactly `ids` (model, position and history hash are checked: kInternal otherwise). `from`: as
+  // above; `name`: the mark of the ids themselves.
   void put(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
-           const PrefixRoot& root = {}, const PrefixMark* from = nullptr, const PrefixMark* name = nullptr);
+           const PrefixRoot& root, const PrefixMark* from = nullptr, const PrefixMark* name = nullptr);
   // Forgets one state, or all of a tenant.
-  void erase(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root = {});
+  void erase(const std::string& tenant, std::span<const int32_t> ids, const PrefixRoot& root);
   void erase_tenant(const std::string& tenant);
   void expire();  // drops what is too old; called now and then
   PrefixCacheStats stats() const;

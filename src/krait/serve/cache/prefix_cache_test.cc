@@ -17,6 +17,8 @@ namespace {
 using Ids = std::vector<int32_t>;
 using std::chrono::seconds;
 
+const PrefixRoot kRoot = beginning_of(kTestModel);
+
 // What the cache shall do, without a tree: every mark in a list, every lookup by comparison with all of them.
 class Model {
  public:
@@ -143,14 +145,14 @@ void fuzz(uint64_t seed, int operations, int64_t budget) {
     const PrefixMark* name = rng.below(2) == 0 ? &end : nullptr;
     model.expire(clock.steady());
     if (what < 40) {
-      cache.put(tenant, ids, test_state(ids, budget > 0 ? 4000 : 4), {}, from, name);
+      cache.put(tenant, ids, test_state(ids, budget > 0 ? 4000 : 4), kRoot, from, name);
       model.put(tenant, ids, clock.steady());
       evict_as_many();
     } else if (what < 90) {
-      expect_same(cache.find(tenant, ids, {}, from), model.find(tenant, ids, clock.steady()), ids);
+      expect_same(cache.find(tenant, ids, kRoot, from), model.find(tenant, ids, clock.steady()), ids);
     } else if (what < 94) {
       cache.expire();
-      cache.erase(tenant, ids);
+      cache.erase(tenant, ids, kRoot);
       model.erase(tenant, ids);
     } else if (what < 99) {
       clock.pass(seconds(1 + rng.below(8)));
@@ -185,7 +187,7 @@ TEST(PrefixCache, TrapE6_OnlyStatesOfExactlyTheseTokens) {
   const Ids ids = {1, 2, 3, 4};
   const auto refused = [&](std::shared_ptr<const State> s) {
     try {
-      cache.put("t", ids, std::move(s));
+      cache.put("t", ids, std::move(s), kRoot);
       ADD_FAILURE() << "taken";
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), ErrorCode::kInternal);
@@ -195,9 +197,9 @@ TEST(PrefixCache, TrapE6_OnlyStatesOfExactlyTheseTokens) {
   refused(test_state(Ids{1, 2, 3, 5}));     // other tokens
   refused(test_state(Ids{1, 2, 3, 4, 5}));  // further
   EXPECT_EQ(cache.stats().bytes, 0);        // and no trace is left
-  EXPECT_EQ(cache.find("t", ids).known, 0);
-  cache.put("t", ids, test_state(ids));
-  EXPECT_EQ(cache.find("t", ids).reason, MissReason::kNone);
+  EXPECT_EQ(cache.find("t", ids, kRoot).known, 0);
+  cache.put("t", ids, test_state(ids), kRoot);
+  EXPECT_EQ(cache.find("t", ids, kRoot).reason, MissReason::kNone);
 }
 
 // Trap E5: with the state that `known` asks for, the third request with a shared prefix reuses all of it, however
@@ -210,15 +212,15 @@ TEST(PrefixCache, TrapE5_ThirdRequestReusesTheSharedPrefix) {
       for (int32_t request = 0; request < 5; ++request) {
         Ids ids(prefix + tail, 1000 + request);
         std::iota(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(prefix), 0);
-        const PrefixHit hit = cache.find("t", ids);
+        const PrefixHit hit = cache.find("t", ids, kRoot);
         EXPECT_EQ(hit.known, request == 0 ? 0 : prefix);
         EXPECT_EQ(hit.length, request < 2 ? 0 : prefix);
         EXPECT_EQ(hit.reason, request == 1 ? MissReason::kDiverged : MissReason::kUnknown);
         if (hit.known > hit.length) {
           const auto shared = std::span(ids).first(static_cast<size_t>(hit.known));
-          cache.put("t", shared, test_state(shared));
+          cache.put("t", shared, test_state(shared), kRoot);
         }
-        cache.put("t", ids, test_state(ids));
+        cache.put("t", ids, test_state(ids), kRoot);
       }
     }
   }
@@ -235,14 +237,14 @@ TEST(PrefixCache, TrapE7_TenantsNeverSeeEachOther) {
     const Ids ids = random_ids(rng, 2);
     if (rng.below(3) == 0) {
       own[tenant].push_back(test_state(ids));
-      cache.put(tenant, ids, own[tenant].back());
-    } else if (const PrefixHit hit = cache.find(tenant, ids); hit.state != nullptr) {
+      cache.put(tenant, ids, own[tenant].back(), kRoot);
+    } else if (const PrefixHit hit = cache.find(tenant, ids, kRoot); hit.state != nullptr) {
       ASSERT_NE(std::ranges::find(own[tenant], hit.state), own[tenant].end());
     }
   }
   cache.erase_tenant("a");
-  cache.put("b", Ids{9, 9, 9}, test_state(Ids{9, 9, 9}));
-  const PrefixHit hit = cache.find("a", Ids{9, 9, 9});
+  cache.put("b", Ids{9, 9, 9}, test_state(Ids{9, 9, 9}), kRoot);
+  const PrefixHit hit = cache.find("a", Ids{9, 9, 9}, kRoot);
   EXPECT_EQ(hit.state, nullptr);
   EXPECT_EQ(hit.known, 0);
   EXPECT_EQ(hit.reason, MissReason::kUnknown);
@@ -260,7 +262,7 @@ TEST(PrefixCache, TrapE11_BudgetHoldsAndNothingStays) {
     const Ids ids = random_ids(rng, 50);
     auto s = test_state(ids, 5000);  // 20 kB
     all.push_back(s);
-    cache.put("t", ids, std::move(s));
+    cache.put("t", ids, std::move(s), kRoot);
     ASSERT_LE(cache.stats().bytes, options.max_bytes);
   }
   const PrefixCacheStats s = cache.stats();
@@ -272,8 +274,8 @@ TEST(PrefixCache, TrapE11_BudgetHoldsAndNothingStays) {
   EXPECT_EQ(cache.stats().nodes, 0);
   EXPECT_TRUE(std::ranges::all_of(all, [](const auto& w) { return w.expired(); }));
   const Ids big = {1, 2};
-  cache.put("t", big, test_state(big, 1 << 20));  // larger than the budget: not kept, and the lookup says so
-  EXPECT_EQ(cache.find("t", big).reason, MissReason::kEvicted);
+  cache.put("t", big, test_state(big, 1 << 20), kRoot);  // larger than the budget: not kept, and the lookup says so
+  EXPECT_EQ(cache.find("t", big, kRoot).reason, MissReason::kEvicted);
   EXPECT_LE(cache.stats().bytes, options.max_bytes);
 }
 
@@ -291,20 +293,20 @@ TEST(PrefixCache, SpillsAndFetches) {
   };
   PrefixCache cache(options, clock);
   const Ids a = {1, 2, 3}, b = {1, 2, 3, 4}, c = {5};
-  for (const Ids& ids : {a, b, c}) cache.put("t", ids, test_state(ids, 10'000));  // two fit
+  for (const Ids& ids : {a, b, c}) cache.put("t", ids, test_state(ids, 10'000), kRoot);  // two fit
   EXPECT_EQ(cache.stats().spills, 1);
-  EXPECT_EQ(cache.find("t", a).reason, MissReason::kNone);  // from the slower tier; pushes b out
+  EXPECT_EQ(cache.find("t", a, kRoot).reason, MissReason::kNone);  // from the slower tier; pushes b out
   EXPECT_EQ(cache.stats().fetches, 1);
-  EXPECT_EQ(cache.find("t", c).length, 1);
+  EXPECT_EQ(cache.find("t", c, kRoot).length, 1);
   corrupt = true;
-  const PrefixHit hit = cache.find("t", b);
+  const PrefixHit hit = cache.find("t", b, kRoot);
   EXPECT_EQ(hit.length, 3);
   EXPECT_EQ(hit.reason, MissReason::kCorrupt);
   corrupt = false;
   slower.clear();
-  cache.put("t", b, test_state(b, 10'000));
+  cache.put("t", b, test_state(b, 10'000), kRoot);
   slower.clear();
-  EXPECT_EQ(cache.find("u", a).length, 0);
+  EXPECT_EQ(cache.find("u", a, kRoot).length, 0);
 }
 
 // What was named is spilled under its name; a walk over its tokens finds it as well.
@@ -321,13 +323,13 @@ TEST(PrefixCache, NamedStatesAreSpilledUnderTheirNames) {
   PrefixCache cache(options, clock);
   const Ids a = {1, 2, 3}, b = {1, 2, 3, 4}, c = {5};
   const PrefixMark name_a = mark_of(a), name_b = mark_of(b);
-  cache.put("t", a, test_state(a, 10'000), {}, nullptr, &name_a);
-  cache.put("t", b, test_state(b, 10'000), {}, &name_a, &name_b);
-  cache.put("t", c, test_state(c, 10'000));
+  cache.put("t", a, test_state(a, 10'000), kRoot, nullptr, &name_a);
+  cache.put("t", b, test_state(b, 10'000), kRoot, &name_a, &name_b);
+  cache.put("t", c, test_state(c, 10'000), kRoot);
   ASSERT_EQ(slower.size(), 1u);
   EXPECT_EQ(slower.begin()->first, state_key("t", kTestModel, name_a.digest));
-  EXPECT_EQ(cache.find("t", a, {}, &name_a).reason, MissReason::kNone);
-  EXPECT_EQ(cache.find("t", b).length, 4);
+  EXPECT_EQ(cache.find("t", a, kRoot, &name_a).reason, MissReason::kNone);
+  EXPECT_EQ(cache.find("t", b, kRoot).length, 4);
   cache.erase_tenant("t");
   EXPECT_EQ(cache.stats().bytes, 0);
 }
@@ -338,14 +340,14 @@ TEST(PrefixCache, NothingBeforeTheMarkIsLookedAt) {
   PrefixCache cache({}, clock);
   const Ids ids = {1, 2, 3, 4, 5};
   const PrefixMark three = mark_of(std::span(ids).first(3)), five = mark_of(ids);
-  cache.put("t", std::span(ids).first(3), test_state(std::span(ids).first(3)), {}, nullptr, &three);
-  cache.put("t", ids, test_state(ids), {}, &three, &five);
+  cache.put("t", std::span(ids).first(3), test_state(std::span(ids).first(3)), kRoot, nullptr, &three);
+  cache.put("t", ids, test_state(ids), kRoot, &three, &five);
   const Ids other = {9, 9, 9, 4, 5, 6};  // not what the mark stands for: only a walk from there finds anything
-  EXPECT_EQ(cache.find("t", other, {}, &three).length, 5);
-  EXPECT_EQ(cache.find("t", other, {}, &five).length, 5);
-  EXPECT_EQ(cache.find("t", other).length, 0);
-  cache.erase("t", std::span(ids).first(3));
-  EXPECT_EQ(cache.find("t", ids, {}, &three).length, 5);  // the mark has gone: from the beginning
+  EXPECT_EQ(cache.find("t", other, kRoot, &three).length, 5);
+  EXPECT_EQ(cache.find("t", other, kRoot, &five).length, 5);
+  EXPECT_EQ(cache.find("t", other, kRoot).length, 0);
+  cache.erase("t", std::span(ids).first(3), kRoot);
+  EXPECT_EQ(cache.find("t", ids, kRoot, &three).length, 5);  // the mark has gone: from the beginning
 }
 
 TEST(PrefixCache, ExpiredStatesAreTold) {
@@ -354,15 +356,15 @@ TEST(PrefixCache, ExpiredStatesAreTold) {
   options.ttl = seconds(10);
   PrefixCache cache(options, clock);
   const Ids ids = {1, 2};
-  cache.put("t", ids, test_state(ids));
+  cache.put("t", ids, test_state(ids), kRoot);
   clock.pass(seconds(9));
-  EXPECT_EQ(cache.find("t", ids).length, 2);  // a use
+  EXPECT_EQ(cache.find("t", ids, kRoot).length, 2);  // a use
   clock.pass(seconds(9));
-  EXPECT_EQ(cache.find("t", ids).length, 2);
+  EXPECT_EQ(cache.find("t", ids, kRoot).length, 2);
   clock.pass(seconds(10));
-  EXPECT_EQ(cache.find("t", ids).reason, MissReason::kExpired);
+  EXPECT_EQ(cache.find("t", ids, kRoot).reason, MissReason::kExpired);
   clock.pass(seconds(10));
-  EXPECT_EQ(cache.find("t", ids).reason, MissReason::kUnknown);  // forgotten altogether
+  EXPECT_EQ(cache.find("t", ids, kRoot).reason, MissReason::kUnknown);  // forgotten altogether
 }
 
 // A conversation that began with a state from outside: its tokens are counted from there, and are nobody else's.
@@ -371,14 +373,42 @@ TEST(PrefixCache, RootsAreApart) {
   PrefixCache cache({}, clock);
   const Ids before = {7, 8, 9}, after = {1, 2}, all = {7, 8, 9, 1, 2};
   const auto outside = test_state(before);
-  const PrefixRoot root{"outside", 3, outside->head.history.hash()};
+  const PrefixRoot root{"outside", 3, outside->head.history.hash(), kTestModel};
   cache.put("t", {}, outside, root);
   cache.put("t", after, test_state(all), root);
   EXPECT_EQ(cache.find("t", after, root).length, 5);
   EXPECT_EQ(cache.find("t", Ids{1, 3}, root).length, 3);
   EXPECT_EQ(cache.find("t", Ids{1, 3}, root).known, 4);
-  EXPECT_EQ(cache.find("t", after).known, 0);
-  EXPECT_EQ(cache.find("t", all).known, 0);
+  EXPECT_EQ(cache.find("t", after, kRoot).known, 0);
+  EXPECT_EQ(cache.find("t", all, kRoot).known, 0);
+}
+
+// Trap E9: an adapter makes another model. What one has read is nothing to another, in either tier.
+TEST(PrefixCache, TrapE9_ModelsHaveNothingInCommon) {
+  TestClock clock;
+  std::map<std::string, State> slower;
+  PrefixCacheOptions options{.max_bytes = 50'000, .ttl = seconds(60), .spill = {}, .fetch = {}};
+  options.spill = [&](const std::string& key, const State& s) { slower.insert_or_assign(key, s); };
+  options.fetch = [&](const std::string& key) -> std::shared_ptr<const State> {
+    const auto it = slower.find(key);
+    return it == slower.end() ? nullptr : std::make_shared<State>(it->second);
+  };
+  PrefixCache cache(options, clock);
+  const Ids ids = {1, 2, 3};
+  constexpr uint64_t kOther = kTestModel + 1;
+  const PrefixRoot other = beginning_of(kOther);
+  const auto mine = test_state(ids, 10'000), its = test_state(ids, 10'000, kOther);  // one fits
+  EXPECT_THROW(cache.put("t", ids, mine, other), Error);
+  cache.put("t", ids, mine, kRoot);
+  EXPECT_EQ(cache.find("t", ids, other).known, 0);
+  cache.put("t", ids, its, other);  // pushes the first one out
+  EXPECT_EQ(cache.stats().spills, 1);
+  EXPECT_TRUE(*cache.find("t", ids, kRoot).state == *mine);
+  EXPECT_TRUE(*cache.find("t", ids, other).state == *its);
+  cache.erase("t", ids, kRoot);
+  EXPECT_EQ(cache.find("t", ids, other).length, 3);
+  cache.erase_tenant("t");
+  EXPECT_EQ(cache.find("t", ids, other).known, 0);
 }
 
 // As deep as a long conversation; nothing may recurse.
@@ -390,9 +420,9 @@ TEST(PrefixCache, LongPathsAreNotRecursedInto) {
   for (int i = 0; i < 3000; ++i) {
     ids.push_back(i);
     s->head.history.push(i);
-    cache.put("t", ids, std::make_shared<State>(*s));
+    cache.put("t", ids, std::make_shared<State>(*s), kRoot);
   }
-  EXPECT_EQ(cache.find("t", ids).length, 3000);
+  EXPECT_EQ(cache.find("t", ids, kRoot).length, 3000);
   cache.erase_tenant("t");
   EXPECT_EQ(cache.stats().bytes, 0);
 }

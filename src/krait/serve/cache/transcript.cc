@@ -83,7 +83,7 @@ class Reader {
 
 }  // namespace
 
-Transcript::Transcript() { begin_at({}); }
+Transcript::Transcript(uint64_t model) { begin_at(beginning_of(model)); }
 
 void Transcript::begin_at(const PrefixRoot& new_root) {
   root = new_root;
@@ -91,10 +91,11 @@ void Transcript::begin_at(const PrefixRoot& new_root) {
   ids = {};
   marks = {hasher.mark()};
   conversation.imported = root.position;
+  conversation.model = root.model;
 }
 
 ConversationEnd Transcript::end(size_t n) const {
-  ConversationEnd e{ids.first(ids_to(marks[n]).size()), marks[n], root.position, {}, n == turns()};
+  ConversationEnd e{ids.first(ids_to(marks[n]).size()), marks[n], root.position, {}, n == turns(), root.model};
   if (n > 0) e.last_response = conversation.turns[n - 1].response_id;
   return e;
 }
@@ -143,7 +144,7 @@ bool Transcript::apply(std::string_view record) {
       break;
     }
     case Kind::kImport: {
-      PrefixRoot from;
+      PrefixRoot from = beginning_of(root.model);
       from.position = r.number<int64_t>();
       from.hash = r.number<uint64_t>();
       from.name = r.text();
@@ -161,7 +162,7 @@ bool Transcript::apply(std::string_view record) {
     case Kind::kErase:
       if (!r.complete()) return false;
       cut(0);
-      begin_at({});
+      begin_at(beginning_of(root.model));
       break;
     default:
       return false;
@@ -215,7 +216,7 @@ bool is_turn(std::string_view record) { return record.size() > 1 && record[1] ==
 
 std::vector<std::string> rebuild(const Transcript& from) {
   std::vector<std::string> all;
-  Transcript to;
+  Transcript to(from.root.model);
   const auto add = [&](std::string record) {
     to.apply(record);
     all.push_back(std::move(record));

@@ -15,7 +15,7 @@ namespace krait::serve {
 struct Transcript {
   bool exists = false;
   Conversation conversation;
-  PrefixRoot root;                // of an imported conversation
+  PrefixRoot root;                // of an imported conversation; its `model`, of any
   size_t inherited = 0;           // turns that a fork begins with: their responses are the other conversation's
   SharedIds ids;                  // of all turns
   std::vector<PrefixMark> marks;  // after 0, 1, … turns: what their states are called, and what they must be
@@ -24,7 +24,7 @@ struct Transcript {
   int64_t records = 0;
   uint64_t chain = 0;  // hash of all records: each one names it, so that none can be missing or out of place
 
-  Transcript();
+  explicit Transcript(uint64_t model);
   size_t turns() const { return conversation.turns.size(); }
   // The ids up to a mark.
   std::span<const int32_t> ids_to(const PrefixMark& mark) const {
@@ -45,7 +45,7 @@ struct Transcript {
 
  private:
   void cut(size_t turns);
-  void begin_at(const PrefixRoot& root);
+  void begin_at(const PrefixRoot& root);  // whose model is this one
 };
 
 // The chain after a record, by that record alone. 0: it is none.

@@ -43,6 +43,14 @@ struct Metrics::Impl {
                                    .Name("mamba_inference_latency_seconds")
                                    .Help("From submission to the last token, by endpoint")
                                    .Register(registry);
+  Family<Counter>& model_answers = prometheus::BuildCounter()
+                                       .Name("mamba_model_answers_total")
+                                       .Help("Finished requests, by the model or adapter that was asked")
+                                       .Register(registry);
+  Family<Counter>& model_tokens = prometheus::BuildCounter()
+                                      .Name("mamba_model_tokens_generated_total")
+                                      .Help("Tokens of finished requests, by the model or adapter that was asked")
+                                      .Register(registry);
   Counter& tokens = counter("mamba_tokens_generated_total", "Tokens written");
   Counter& prompt_tokens = counter("mamba_prompt_tokens_total", "Tokens of prompts, cached ones included");
   Counter& saved =
@@ -92,13 +100,17 @@ struct Metrics::Impl {
   }
 };
 
-Metrics::Metrics(const std::string& model, const std::string& version) : impl_(std::make_unique<Impl>()) {
+Metrics::Metrics(const std::vector<std::string>& models, const std::string& version) : impl_(std::make_unique<Impl>()) {
   prometheus::BuildGauge()
       .Name("krait_info")
       .Help("1; the labels say what runs")
       .Register(impl_->registry)
-      .Add({{"model", model}, {"version", version}})
+      .Add({{"model", models.at(0)}, {"version", version}})
       .Set(1);
+  for (const std::string& m : models) {
+    impl_->model_answers.Add({{"model", m}});
+    impl_->model_tokens.Add({{"model", m}});
+  }
 }
 
 Metrics::~Metrics() = default;
@@ -109,7 +121,9 @@ void Metrics::request(const std::string& endpoint, int status) {
 
 void Metrics::token() { impl_->tokens.Increment(); }
 
-void Metrics::answer(const std::string& endpoint, const Answer& a) {
+void Metrics::answer(const std::string& endpoint, const std::string& model, const Answer& a) {
+  impl_->model_answers.Add({{"model", model}}).Increment();
+  impl_->model_tokens.Add({{"model", model}}).Increment(static_cast<double>(a.usage.completion_tokens));
   impl_->latency.Add({{"endpoint", endpoint}}, kLatency).Observe(a.timing.total);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "krait/serve/cache/conversations.h"
 #include "krait/serve/http/server.h"
@@ -22,12 +23,14 @@ struct MetricSources {
 // Thread-safe.
 class Metrics {
  public:
-  Metrics(const std::string& model, const std::string& version);  // labels of krait_info
+  // `models`: the model, then its adapters.
+  Metrics(const std::vector<std::string>& models, const std::string& version);
   ~Metrics();
 
-  void request(const std::string& endpoint, int status);           // of any kind
-  void token();                                                    // was written
-  void answer(const std::string& endpoint, const Answer& answer);  // a generation that ended
+  void request(const std::string& endpoint, int status);  // of any kind
+  void token();                                           // was written
+  // A generation that ended.
+  void answer(const std::string& endpoint, const std::string& model, const Answer& answer);
   ServiceProbe probe();
 
   // Text of version 0.0.4. May block on the stores.

@@ -73,6 +73,7 @@ using JobPtr = std::shared_ptr<Job>;
 // Tokens that are read for later use, while nobody else wants the slot: a history as its next request will have it.
 struct Reading {
   std::string tenant;
+  int32_t adapter = -1;
   int64_t imported = 0;  // as in Job
   SharedIds ids;
   std::shared_ptr<const State> from;  // has read the first of them; null: none

@@ -81,6 +81,7 @@ void Service::Impl::check(const GenerateRequest& q) const {
   if (!q.input.messages.empty() && chat == nullptr) {
     refuse("messages", "[request] the model has no chat template: send a prompt instead", "no_chat_template");
   }
+  require_within("adapter", q.adapter, -1, std::ssize(model.adapters()) - 1);
   require_within("max_tokens", q.max_tokens, 0, options.max_tokens);
   require_within("n", q.n, 1, options.max_n);
   require_within("priority", q.priority, RequestQueue::kLowest, RequestQueue::kHighest);
@@ -215,6 +216,12 @@ ServeError Service::Impl::fault(const Job& job, std::exception_ptr error) const 
   return {500, "internal_error", "[serve] the request failed inside the server; its log says why"};
 }
 
+int32_t Service::Impl::adapter_of(uint64_t fingerprint) const {
+  for (int32_t a = -1; a < std::ssize(model.adapters()); ++a)
+    if (model.fingerprint(a) == fingerprint) return a;
+  fail_data(fmt::format("[state] {:016x} is the fingerprint of another model", fingerprint));
+}
+
 int Service::Impl::retry_after() const {
   const double queue_seconds =
       mean_seconds * static_cast<double>(waiting + 1) / static_cast<double>(options.max_running);
@@ -317,11 +324,13 @@ std::shared_ptr<const State> Service::Impl::state(const std::string& tenant, con
   if (auto there = conversations.state(tenant, id, turns)) return there;
   auto reading = std::make_shared<Reading>();
   PrefixHit hit;
-  if (const Conversation c = conversations.get(tenant, id); c.imported == 0) {
+  const Conversation c = conversations.get(tenant, id);
+  reading->adapter = adapter_of(c.model);
+  if (c.imported == 0) {
     reading->ids = SharedIds(c.ids(turns));
-    hit = cache.find(tenant, reading->ids.span());
+    hit = cache.find(tenant, reading->ids.span(), root_of(reading->adapter));
   } else {  // only who holds it is told the states of an imported one
-    const auto hold = conversations.hold(tenant, id, false);
+    const auto hold = conversations.hold(tenant, id);
     const ConversationEnd end = hold->end();
     if (turns && *turns < hold->conversation().turns.size()) {
       throw ServeError(404, "state_not_found", "[state] an imported conversation has its last state: rewind it first");
@@ -388,7 +397,9 @@ std::shared_ptr<const State> Service::state(const std::string& tenant, const std
                                             std::optional<size_t> turns) {
   return impl_->state(tenant, conversation, turns);
 }
-void Service::check_foreign(const State& s) const { krait::check_foreign(impl_->model, s); }
+void Service::check_foreign(const State& s) const {
+  krait::check_foreign(impl_->model, s, impl_->adapter_of(s.model_fingerprint));
+}
 ServiceStats Service::stats() const {
   const std::lock_guard lock(impl_->mutex);
   ServiceStats s = impl_->stats;

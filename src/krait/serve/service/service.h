@@ -37,8 +37,9 @@ struct Thread {
 };
 
 struct GenerateRequest {
-  std::string id;      // of the response: "cmpl-…"; unique
-  std::string tenant;  // whose ("" without API keys): conversations and cached states of others do not exist
+  std::string id;        // of the response: "cmpl-…"; unique
+  std::string tenant;    // whose ("" without API keys): conversations and cached states of others do not exist
+  int32_t adapter = -1;  // of the model; −1: the model as it is. What it goes on from must have been read with the same
   Input input;
   Thread thread;             // n must be 1 with any of it
   int64_t max_tokens = 512;  // 0: only read the input
@@ -143,7 +144,8 @@ class Service {
 
   // Returns a ticket, or throws ServeError at once: 400 what makes no sense for this model, 429 queue full, 503
   // draining. Never blocks. What is only known later comes through failed(), before any delta: 404 no such conversation
-  // or response, 409 conversation busy, 400 a prompt without tokens or with too many, a chat its template refuses.
+  // or response, 400 "wrong_model" one that another adapter reads, 409 conversation busy, 400 a prompt without tokens
+  // or with too many, a chat its template refuses.
   int64_t submit(GenerateRequest request, std::shared_ptr<Listener> listener);
   // The client has gone: its sequences end at once and their slots are free; with a thread nothing is committed.
   // failed() with status 499 follows. No effect on what has ended.
@@ -163,7 +165,7 @@ class Service {
   std::shared_ptr<const State> state(const std::string& tenant, const std::string& conversation,
                                      std::optional<size_t> turns);
 
-  // Throws kBadData, with the reason, unless a state from outside is one of this model.
+  // Throws kBadData, with the reason, unless a state from outside is one of this model, or of it with an adapter.
   void check_foreign(const State&) const;
 
   ServiceStats stats() const;

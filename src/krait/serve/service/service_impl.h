@@ -38,7 +38,9 @@ struct Service::Impl {
   void end(const JobPtr& job);
   ServeError fault(const Job& job, std::exception_ptr error) const;      // reports what is not the client's fault
   ServeError of_engine(const Job& job, std::exception_ptr error) const;  // the same, for what ended it there
-  int retry_after() const;                                               // seconds; under the lock
+  PrefixRoot root_of(int32_t adapter) const { return beginning_of(model.fingerprint(adapter)); }
+  int32_t adapter_of(uint64_t fingerprint) const;  // throws kBadData if it is none of this model
+  int retry_after() const;                         // seconds; under the lock
   template <class F>
   void tell(const Job& job, F&& f) const {  // what a listener throws is its own problem
     try {
@@ -55,7 +57,8 @@ struct Service::Impl {
   void tokenize(Job& job) const;
   void find(const JobPtr& job);
   void look_up(Job& job);
-  bool wait_for_reading(const JobPtr& job);  // under the lock
+  bool wait_for_reading(const JobPtr& job);                    // under the lock
+  void check_model(const Job& job, uint64_t read_with) const;  // throws ServeError 400 "wrong_model"
   void keep(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
             const PrefixMark* from = nullptr, const PrefixMark* name = nullptr) const;
   void keep_mark(const JobPtr& job, std::shared_ptr<const State> state);  // within its prompt; on a worker, later

@@ -132,6 +132,7 @@ void Service::Impl::start(const JobPtr& job) {
 Request Service::Impl::engine_request(const JobPtr& job) {
   const GenerateRequest& r = job->request;
   Request q;
+  q.adapter = r.adapter;
   q.start = job->hit.state;
   q.prompt.assign(job->all.begin() + (job->hit.length - job->imported), job->all.end());
   q.max_new_tokens = r.max_tokens;
@@ -260,6 +261,7 @@ void Service::Impl::start_readings() {
 
 Request Service::Impl::engine_request(const Reading& reading) {
   Request q;
+  q.adapter = reading.adapter;
   q.start = reading.from;
   const int64_t have = reading.from ? reading.from->position() - reading.imported : 0;
   q.prompt.assign(reading.ids.begin() + have, reading.ids.end());

@@ -60,6 +60,7 @@ void Service::Impl::open_conversation(Job& job) {
   if (t.previous_response && t.discard) {  // only looked at
     const Conversations::Place place = conversations.find_response(tenant, *t.previous_response);
     const ConversationEnd end = conversations.end(tenant, place);
+    check_model(job, end.model);
     if (end.imported > 0) {
       throw ServeError(400, "not_supported",
                        "[request] behind an imported state, nothing can be read without being kept", "store");
@@ -67,13 +68,15 @@ void Service::Impl::open_conversation(Job& job) {
     go_on(job, end);
     return;
   }
+  const uint64_t model_now = model.fingerprint(job.request.adapter);
   if (t.previous_response) {
     hold_behind(job, *t.previous_response);
   } else {
     // Named after the response: as unique, and the same again in a run that is repeated.
-    job.hold = conversations.hold(tenant, t.conversation.value_or("conv_" + job.request.id), true);
+    job.hold = conversations.hold(tenant, t.conversation.value_or("conv_" + job.request.id), model_now);
   }
   const ConversationEnd end = job.hold->end();
+  check_model(job, end.model);
   job.usage.behind = end.last_response;
   if (t.behind && *t.behind != *job.usage.behind) {
     throw ServeError(409, "conversation_changed", "[serve] the conversation has gone on since");
@@ -81,19 +84,34 @@ void Service::Impl::open_conversation(Job& job) {
   go_on(job, end);
 }
 
+// What was read with one adapter means nothing to another one, nor to the model without.
+void Service::Impl::check_model(const Job& job, uint64_t read_with) const {
+  if (read_with == model.fingerprint(job.request.adapter)) return;
+  const auto named = [&](int32_t a) {
+    return a < 0 ? std::string("without an adapter")
+                 : "with adapter '" + model.adapters()[static_cast<size_t>(a)]->name + "'";
+  };
+  throw ServeError(400, "wrong_model",
+                   fmt::format("[serve] this conversation is read {}, and cannot go on {}",
+                               named(adapter_of(read_with)), named(job.request.adapter)),
+                   "model");
+}
+
 // Behind the last response of a conversation it goes on; behind an earlier one, a new conversation does.
 void Service::Impl::hold_behind(Job& job, const std::string& response) {
   const std::string& tenant = job.request.tenant;
   const Conversations::Place place = conversations.find_response(tenant, response);
-  if (conversations.end(tenant, place).is_last) {
-    job.hold = conversations.hold(tenant, place.conversation, false);
+  const ConversationEnd end = conversations.end(tenant, place);
+  check_model(job, end.model);
+  if (end.is_last) {
+    job.hold = conversations.hold(tenant, place.conversation);
     if (job.hold->conversation().turns.size() == place.turns) return;
     job.hold = nullptr;  // somebody was faster
   }
   const std::string name = "conv_" + job.request.id;
   conversations.fork(tenant, place.conversation, place.turns, name);
   job.forked = name;
-  job.hold = conversations.hold(tenant, name, false);
+  job.hold = conversations.hold(tenant, name);
 }
 
 void Service::Impl::tokenize(Job& job) const {
@@ -149,7 +167,7 @@ void Service::Impl::look_up(Job& job) {
     job.hit = job.hold->find(job.prompt());
     job.end_mark = job.hold->end_after(job.prompt());
   } else if (options.prefix_cache) {
-    job.hit = cache.find(job.request.tenant, job.all.span(), {}, from);
+    job.hit = cache.find(job.request.tenant, job.all.span(), root_of(job.request.adapter), from);
   }
   if (!job.hit.state) job.hit.length = 0;
   if (job.hit.length < job.imported || job.hit.length > job.prompt_tokens()) {
@@ -164,7 +182,9 @@ bool Service::Impl::wait_for_reading(const JobPtr& job) {
   if (job->has_waited || job->imported > 0) return false;
   ReadingPtr best;
   for (const ReadingPtr& r : readings) {
-    if (r->tenant != job->request.tenant || r->imported > 0 || std::ssize(r->ids.span()) <= job->hit.length) continue;
+    if (r->tenant != job->request.tenant || r->adapter != job->request.adapter || r->imported > 0 ||
+        std::ssize(r->ids.span()) <= job->hit.length)
+      continue;
     if (begins_with(job->all.span(), r->ids.span()) && (!best || r->ids.size() > best->ids.size())) best = r;
   }
   if (!best) return false;
@@ -181,7 +201,8 @@ bool Service::Impl::wait_for_reading(const JobPtr& job) {
 void Service::Impl::keep(const std::string& tenant, std::span<const int32_t> ids, std::shared_ptr<const State> state,
                          const PrefixMark* from, const PrefixMark* name) const {
   try {
-    cache.put(tenant, ids, std::move(state), {}, from, name);
+    const PrefixRoot root = beginning_of(state->model_fingerprint);
+    cache.put(tenant, ids, std::move(state), root, from, name);
   } catch (const std::exception& e) {
     if (probe.fault) probe.fault("prefix cache", e.what());
   }
@@ -206,6 +227,7 @@ void Service::Impl::commit(const JobPtr& job, Answer answer, std::shared_ptr<con
   turn.assistant = answer.choices.front().text;
   auto reading = std::make_shared<Reading>();
   reading->tenant = job->request.tenant;
+  reading->adapter = job->request.adapter;
   reading->ids = job->all;
   reading->ids.append(turn.answer);
   reading->from = job->prompt_end;
@@ -230,6 +252,7 @@ void Service::Impl::read_as_history(const Job& job, const std::string& answer, c
   try {
     auto reading = std::make_shared<Reading>();
     reading->tenant = job.request.tenant;
+    reading->adapter = job.request.adapter;
     reading->ids = SharedIds(ids_with_answer(tokenizer, *chat, job.request.input.messages, answer));
     const auto all = reading->ids.span();
     const bool goes_on = all.size() > job.all.size() && begins_with(all, job.all.span());
@@ -247,7 +270,8 @@ void Service::Impl::add_reading(ReadingPtr reading) {
     const std::lock_guard lock(mutex);
     if (draining || stopping || readings.size() >= kMost) return;
     for (const ReadingPtr& r : readings)
-      if (r->tenant == reading->tenant && std::ranges::equal(r->ids, reading->ids)) return;
+      if (r->tenant == reading->tenant && r->adapter == reading->adapter && std::ranges::equal(r->ids, reading->ids))
+        return;
     readings.push_back(std::move(reading));
   }
   wake();
