@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 
 #include "krait/core/error.h"
+#include "krait/io/json.h"
+#include "krait/io/test_folder.h"
+#include "krait/models/peft.h"
 #include "krait/quant/encode.h"
 #include "krait/train/lora.h"
 #include "krait/train/optimizer.h"
@@ -233,6 +236,50 @@ TEST(LoraTargets, ThatNameNothingAreErrors) {
   EXPECT_THAT(said({".*k_proj"}, true), HasSubstr("names nothing"));
   EXPECT_THAT(said({"("}, true), HasSubstr("no regular expression"));
   EXPECT_THAT(said({}), HasSubstr("no targets"));
+}
+
+// exclude takes away what targets name, in the same two ways; both are written as peft reads them.
+TEST(LoraTargets, AreExcludedAndWrittenForPeft) {
+  const ModelSpec spec = tiny_spec("mamba1");
+  const auto modules = [&](const LoraSettings& s) {
+    const Adapter a = train::new_adapter(spec, s, 1);
+    std::vector<std::string> names;
+    for (const auto& [name, f] : a.factors) names.push_back(name);
+    return names;
+  };
+  LoraSettings s;
+  s.targets = {"in_proj", "out_proj"};
+  s.exclude = {"layers.0.mixer.in_proj", "out_proj"};
+  EXPECT_EQ(modules(s), (std::vector<std::string>{"backbone.layers.1.mixer.in_proj.weight"}));
+  s.targets = {R"(backbone\.layers\.\d+\.mixer\.(in|out)_proj)"};
+  s.targets_are_pattern = true;
+  s.exclude = {R"(.*\.0\..*)"};
+  s.exclude_is_pattern = true;
+  EXPECT_EQ(modules(s), (std::vector<std::string>{"backbone.layers.1.mixer.in_proj.weight",
+                                                  "backbone.layers.1.mixer.out_proj.weight"}));
+  const io::TestFolder folder;
+  write_adapter(folder.path(), train::new_adapter(spec, s, 1));
+  const auto config = [&] { return io::Json::parse(io::read_text(folder / kAdapterConfig), "config"); };
+  EXPECT_EQ(config().at("target_modules").as_string(), s.targets[0]);
+  EXPECT_EQ(config().at("exclude_modules").as_string(), s.exclude[0]);
+  const LoraSettings read = read_adapter(folder.path(), spec).settings;
+  EXPECT_TRUE(read.targets_are_pattern && read.exclude_is_pattern);
+  EXPECT_EQ(read.exclude, s.exclude);
+
+  LoraSettings all;
+  all.targets = {"all-linear", "embeddings"};
+  all.exclude = {"x_proj"};
+  write_adapter(folder.path(), train::new_adapter(spec, all, 1));
+  EXPECT_EQ(config().at("target_modules").dump(), R"(["in_proj","x_proj","dt_proj","out_proj","embeddings"])");
+  EXPECT_EQ(config().at("exclude_modules").dump(), R"(["x_proj"])");
+
+  const auto said = [&] { return refusal([&] { train::new_adapter(spec, s, 1); }); };
+  s.exclude = {"(in|out)_proj"};
+  EXPECT_THAT(said(), HasSubstr("exclude: '(in|out)_proj' names none of the targets"));
+  s.exclude = {".*"};
+  EXPECT_THAT(said(), HasSubstr("nothing is left"));
+  s.targets = {"in_proj"};
+  EXPECT_THAT(said(), HasSubstr("a list names modules"));
 }
 
 TEST(LoraTargets, AreDescribed) {

@@ -7,6 +7,7 @@
 #include "json_out.h"
 #include "krait/core/error.h"
 #include "krait/data/tasks/task.h"
+#include "krait/infer/score.h"
 #include "progress.h"
 #include "session.h"
 #include "terminal.h"
@@ -36,10 +37,6 @@ data::TaskConfig config_of(const Args& a) {
   return c;
 }
 
-int32_t most_likely(const float* logits, int64_t vocab) {
-  return static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
-}
-
 // The most likely id wherever an answer is wanted, elsewhere 0. The sequences run side by side, piece by piece.
 std::vector<int32_t> predict(const Model& m, const data::Batch& b) {
   std::vector<int32_t> predictions(b.ids.size(), 0);
@@ -67,7 +64,8 @@ std::vector<int32_t> predict(const Model& m, const data::Batch& b) {
     }
     const Tensor logits = m.forward(ids, spans, states, rows);
     for (size_t i = 0; i < places.size(); ++i) {
-      predictions[places[i]] = most_likely(logits.f32() + static_cast<int64_t>(i) * logits.dim(1), m.vocab_size());
+      predictions[places[i]] =
+          most_likely({logits.f32() + static_cast<int64_t>(i) * logits.dim(1), static_cast<size_t>(m.vocab_size())});
     }
     Signals::check();
   }

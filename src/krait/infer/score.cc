@@ -21,6 +21,10 @@ void score(const Model& model, SlotStore& states, int64_t slot, std::span<const 
   }
 }
 
+int32_t most_likely(std::span<const float> logits) {
+  return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
+}
+
 double log_sum_exp(std::span<const float> logits) {
   const double top = *std::max_element(logits.begin(), logits.end());
   double sum = 0;

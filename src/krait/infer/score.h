@@ -16,6 +16,9 @@ inline constexpr int64_t kPrefillChunk = 256;
 void score(const Model& model, SlotStore& states, int64_t slot, std::span<const int32_t> ids,
            const std::function<bool(int64_t first, const Tensor& logits)>& visit, int64_t chunk = kPrefillChunk);
 
+// The id of the largest of `logits`, the first of several.
+int32_t most_likely(std::span<const float> logits);
+
 // log Σ e^x over a row of logits, in f64.
 double log_sum_exp(std::span<const float> logits);
 

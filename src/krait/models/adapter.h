@@ -21,6 +21,8 @@ struct AdaptableParam {
 // In the order of the model; the head is none of them.
 std::vector<AdaptableParam> adaptable_params(const ModelSpec&);
 
+inline constexpr const char* kAllLinear = "all-linear";  // as a target: all matrices but the head
+
 struct LowRankFactors {
   Tensor A, B;  // f32 contiguous [r, K], [N, r]
   float scale = 1;
@@ -35,6 +37,8 @@ struct LoraSettings {
   double dropout = 0;                // while training
   std::vector<std::string> targets;  // names that modules end with, or a single regular expression:
   bool targets_are_pattern = false;
+  std::vector<std::string> exclude;  // of them, as targets are given
+  bool exclude_is_pattern = false;
   std::string base_model;  // where the model was found, for readers
 };
 double scale_of(int64_t rank, double alpha, bool rslora);

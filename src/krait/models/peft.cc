@@ -68,6 +68,15 @@ std::optional<double> from_pattern(const Json& j, const char* key, const std::st
   return std::nullopt;
 }
 
+// A string is one regular expression: true.
+bool read_modules(const Json& j, const char* key, std::vector<std::string>& names) {
+  const Json* m = j.find(key);
+  if (m == nullptr || m->is_null()) return false;
+  if (m->is_string()) names.push_back(m->as_string());
+  for (size_t i = 0; m->is_array() && i < m->size(); ++i) names.push_back(m->at(i).as_string());
+  return m->is_string();
+}
+
 LoraSettings read_settings(const Json& j) {
   LoraSettings s;
   s.rank = j.integer_or("r", 8);
@@ -75,11 +84,8 @@ LoraSettings read_settings(const Json& j) {
   s.rslora = j.boolean_or("use_rslora", false);
   s.dropout = j.number_or("lora_dropout", 0);
   s.base_model = j.string_or("base_model_name_or_path", "");
-  if (const Json* t = j.find("target_modules"); t != nullptr && !t->is_null()) {
-    s.targets_are_pattern = t->is_string();
-    if (t->is_string()) s.targets.push_back(t->as_string());
-    for (size_t i = 0; t->is_array() && i < t->size(); ++i) s.targets.push_back(t->at(i).as_string());
-  }
+  s.targets_are_pattern = read_modules(j, "target_modules", s.targets);
+  s.exclude_is_pattern = read_modules(j, "exclude_modules", s.exclude);
   return s;
 }
 
@@ -142,10 +148,10 @@ void read_factors(const fs::path& folder, const ModelSpec& spec, Adapter& a) {
   if (!problems.empty()) fail_data("[lora] " + (folder / kAdapterWeights).string() + ":" + problems);
 }
 
-Json targets_of(const LoraSettings& s) {
-  if (s.targets_are_pattern) return Json(s.targets.front());
+Json modules_json(const std::vector<std::string>& names, bool are_pattern) {
+  if (are_pattern) return Json(names.front());
   Json list = Json::array();
-  for (const std::string& t : s.targets) list.push(Json(t));
+  for (const std::string& n : names) list.push(Json(n));
   return list;
 }
 
@@ -175,6 +181,7 @@ Json config_of(const Adapter& a) {
   j.set("auto_mapping", Json());
   j.set("base_model_name_or_path", s.base_model.empty() ? Json() : Json(s.base_model));
   j.set("bias", Json("none"));
+  if (!s.exclude.empty()) j.set("exclude_modules", modules_json(s.exclude, s.exclude_is_pattern));
   j.set("fan_in_fan_out", Json(false));
   j.set("inference_mode", Json(true));
   j.set("init_lora_weights", Json(true));
@@ -183,7 +190,7 @@ Json config_of(const Adapter& a) {
   j.set("modules_to_save", Json());
   j.set("peft_type", Json("LORA"));
   j.set("r", Json(s.rank));
-  j.set("target_modules", targets_of(s));
+  j.set("target_modules", modules_json(s.targets, s.targets_are_pattern));
   j.set("task_type", Json("CAUSAL_LM"));
   j.set("use_dora", Json(false));
   j.set("use_rslora", Json(s.rslora));

@@ -57,6 +57,13 @@ void read_model(SettingReader& r, const Setting& root, ModelConfig& m) {
   m.place = at == root.table.end() ? root.place : at->second.place;
 }
 
+// As peft takes them: a list of names, or one regular expression for whole names (true).
+bool read_modules(SettingReader& r, const Setting& root, const char* key, std::vector<std::string>& names) {
+  r.read(key, names);
+  return r.has(key) && root.table.at("lora").table.at(key).value.is_string() &&
+         names != std::vector<std::string>{kAllLinear};
+}
+
 void read_lora(SettingReader& r, const Setting& root, const ModelConfig& m, LoraConfig& l) {
   l.enabled = root.table.contains("lora");
   r.enter("lora");
@@ -65,7 +72,8 @@ void read_lora(SettingReader& r, const Setting& root, const ModelConfig& m, Lora
   r.read("alpha", l.settings.alpha, 1e-30, kHuge);
   r.read("dropout", l.settings.dropout, 0, 1 - 1e-12);
   r.read("rslora", l.settings.rslora);
-  r.read("targets", l.settings.targets);
+  l.settings.targets_are_pattern = read_modules(r, root, "targets", l.settings.targets);
+  l.settings.exclude_is_pattern = read_modules(r, root, "exclude", l.settings.exclude);
   r.read("initial_states", l.initial_states);
   l.settings.base_model = m.from;
   if (l.enabled && m.from.empty()) r.problem("", "wants [model] from = CHECKPOINT, whose weights stay as they are");
@@ -73,7 +81,7 @@ void read_lora(SettingReader& r, const Setting& root, const ModelConfig& m, Lora
     if (!l.initial_states) {
       r.problem("targets", "is missing: targets = [\"in_proj\", \"out_proj\"], or initial_states = true");
     }
-    for (const char* key : {"rank", "alpha", "dropout", "rslora"}) {
+    for (const char* key : {"rank", "alpha", "dropout", "rslora", "exclude"}) {
       if (r.has(key)) r.problem(key, std::string(kNoEffect) + "without targets");
     }
   }

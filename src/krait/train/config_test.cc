@@ -174,6 +174,15 @@ TEST(TrainConfig, ReadsLora) {
   EXPECT_EQ(l.settings.base_model, "base");
   EXPECT_FALSE(l.initial_states);
   EXPECT_EQ(parse_config(kLora, "a.toml", {"lora.alpha=32"}).lora.settings.alpha, 32);
+  EXPECT_FALSE(l.settings.targets_are_pattern);
+  const LoraSettings p =
+      parse_config(kLora, "a.toml", {R"(lora.targets='.*\.(in|out)_proj')", "lora.exclude=[\"layers.0\"]"})
+          .lora.settings;
+  EXPECT_TRUE(p.targets_are_pattern) << "a string is a regular expression";
+  EXPECT_EQ(p.targets, (std::vector<std::string>{R"(.*\.(in|out)_proj)"}));
+  EXPECT_EQ(p.exclude, (std::vector<std::string>{"layers.0"}));
+  EXPECT_FALSE(p.exclude_is_pattern);
+  EXPECT_FALSE(parse_config(kLora, "a.toml", {"lora.targets=all-linear"}).lora.settings.targets_are_pattern);
 }
 
 TEST(TrainConfig, RefusesLoraWithoutEffect) {

@@ -21,10 +21,10 @@ LossSum predict(const Model& model, const data::Batch& b, std::vector<int32_t>& 
   predictions.assign(b.ids.size(), 0);
   LossSum sum;
   for (size_t i = 0; i < rows.size(); ++i) {
-    const float* row = logits.f32() + static_cast<int64_t>(i) * V;
+    const std::span row(logits.f32() + static_cast<int64_t>(i) * V, static_cast<size_t>(V));
     const auto t = static_cast<size_t>(rows[i]);
-    predictions[t] = static_cast<int32_t>(std::max_element(row, row + model.vocab_size()) - row);
-    const double nll = negative_log_likelihood({row, static_cast<size_t>(V)}, b.targets[t]);
+    predictions[t] = most_likely(row.first(static_cast<size_t>(model.vocab_size())));
+    const double nll = negative_log_likelihood(row, b.targets[t]);
     sum += {static_cast<double>(b.weights[t]) * nll, static_cast<double>(b.weights[t])};
   }
   return sum;

@@ -13,8 +13,6 @@
 namespace krait::train {
 namespace {
 
-constexpr const char* kAllLinear = "all-linear";
-
 // "backbone.layers.3.mixer.in_proj" -> "in_proj"
 std::string last_part(const std::string& module) { return module.substr(module.rfind('.') + 1); }
 
@@ -40,6 +38,46 @@ std::regex compiled(const std::string& pattern) {
   }
 }
 
+struct Named {
+  std::vector<bool> those;  // [all]
+  std::string nothing;      // the names that name none, for messages
+};
+
+Named named_by(const std::vector<std::string>& targets, bool are_pattern, const std::vector<AdaptableParam>& all) {
+  Named n{std::vector<bool>(all.size()), {}};
+  for (const std::string& target : targets) {
+    const std::regex pattern = are_pattern ? compiled(target) : std::regex();
+    bool any = false;
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (!(are_pattern ? std::regex_match(all[i].module, pattern) : names(target, all[i]))) continue;
+      n.those[i] = any = true;
+    }
+    if (!any) n.nothing += (n.nothing.empty() ? "'" : ", '") + target + "'";
+  }
+  return n;
+}
+
+std::vector<AdaptableParam> chosen(const std::vector<AdaptableParam>& all, const std::vector<bool>& those, bool which) {
+  std::vector<AdaptableParam> found;
+  for (size_t i = 0; i < all.size(); ++i)
+    if (those[i] == which) found.push_back(all[i]);
+  return found;
+}
+
+// What peft takes in a list of names: not its shorthand for all matrices.
+std::vector<std::string> spelled_out(const std::vector<std::string>& targets, const std::vector<AdaptableParam>& all) {
+  std::vector<std::string> out;
+  const auto add = [&](const std::string& name) {
+    if (std::ranges::find(out, name) == out.end()) out.push_back(name);
+  };
+  for (const std::string& target : targets) {
+    if (target != kAllLinear) add(target);
+    for (const AdaptableParam& p : all)
+      if (target == kAllLinear && names(target, p)) add(last_part(p.module));
+  }
+  return out;
+}
+
 Tensor drawn(const Shape& shape, uint64_t seed, uint64_t stream, double bound, bool normal) {
   Tensor t = Tensor::empty(shape);
   Rng rng(seed, stream);
@@ -63,25 +101,26 @@ std::vector<AdaptableParam> match_targets(const ModelSpec& spec, const std::vect
                                           bool are_pattern) {
   const std::vector<AdaptableParam> all = adaptable_params(spec);
   if (targets.empty()) fail_usage("[lora] no targets; the model has " + kinds(all));
-  std::vector<bool> wanted(all.size());
-  std::string nothing;
-  for (const std::string& target : targets) {
-    const std::regex pattern = are_pattern ? compiled(target) : std::regex();
-    bool any = false;
-    for (size_t i = 0; i < all.size(); ++i) {
-      if (!(are_pattern ? std::regex_match(all[i].module, pattern) : names(target, all[i]))) continue;
-      wanted[i] = any = true;
-    }
-    if (!any) nothing += (nothing.empty() ? "'" : ", '") + target + "'";
+  const Named named = named_by(targets, are_pattern, all);
+  if (!named.nothing.empty()) {
+    fail_usage(
+        fmt::format("[lora] {} names nothing that can be adapted; the model has {} (e.g. {}){}", named.nothing,
+                    kinds(all), all.back().module,
+                    are_pattern ? "; a string is a regular expression for whole names, a list names modules" : ""));
   }
-  if (!nothing.empty()) {
-    fail_usage(fmt::format("[lora] {} names nothing that can be adapted; the model has {} (e.g. {})", nothing,
-                           kinds(all), all.back().module));
+  return chosen(all, named.those, true);
+}
+
+std::vector<AdaptableParam> without(const std::vector<AdaptableParam>& from, const std::vector<std::string>& exclude,
+                                    bool is_pattern) {
+  const Named named = named_by(exclude, is_pattern, from);
+  if (!named.nothing.empty()) {
+    fail_usage(fmt::format("[lora] exclude: {} names none of the targets, which are {} (e.g. {})", named.nothing,
+                           kinds(from), from.back().module));
   }
-  std::vector<AdaptableParam> found;
-  for (size_t i = 0; i < all.size(); ++i)
-    if (wanted[i]) found.push_back(all[i]);
-  return found;
+  std::vector<AdaptableParam> rest = chosen(from, named.those, false);
+  if (rest.empty()) fail_usage("[lora] exclude names all of the targets: nothing is left to adapt");
+  return rest;
 }
 
 Adapter new_adapter(const ModelSpec& spec, const LoraSettings& s, uint64_t seed) {
@@ -89,8 +128,11 @@ Adapter new_adapter(const ModelSpec& spec, const LoraSettings& s, uint64_t seed)
   Adapter a;
   a.name = "lora";
   a.settings = s;
+  if (!s.targets_are_pattern) a.settings.targets = spelled_out(s.targets, adaptable_params(spec));
+  std::vector<AdaptableParam> adapted = match_targets(spec, s.targets, s.targets_are_pattern);
+  if (!s.exclude.empty()) adapted = without(adapted, s.exclude, s.exclude_is_pattern);
   uint64_t stream = 0;
-  for (const AdaptableParam& p : match_targets(spec, s.targets, s.targets_are_pattern)) {
+  for (const AdaptableParam& p : adapted) {
     LowRankFactors f;
     const bool table = p.name == kEmbeddingName;
     const double bound = 1 / std::sqrt(static_cast<double>(p.K));

@@ -14,8 +14,13 @@ namespace krait::train {
 // with the modules that there are, if one of them names nothing.
 std::vector<AdaptableParam> match_targets(const ModelSpec&, const std::vector<std::string>& targets, bool are_pattern);
 
+// Those of `from` that `exclude` does not name, in the same way. Throws kUsage if it names none of them, or all.
+std::vector<AdaptableParam> without(const std::vector<AdaptableParam>& from, const std::vector<std::string>& exclude,
+                                    bool is_pattern);
+
 // Drawn as peft does, so that it changes nothing yet: A from ±1/√K, B zero; of the embedding A zero, B standard normal.
-// Deterministic in (settings, seed). Throws kUsage on settings out of range.
+// Deterministic in (settings, seed). Its settings name what "all-linear" stands for. Throws kUsage on settings out of
+// range.
 Adapter new_adapter(const ModelSpec&, const LoraSettings&, uint64_t seed);
 
 // Adds initial states of zero for all states of f32; Mamba-3's phases are none, they stay at zero.

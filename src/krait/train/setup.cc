@@ -194,6 +194,7 @@ Identity identity_of(const TrainConfig& c, const TrainerOptions& o, const ModelS
     id["lora.dropout"] = number(s.dropout);
     id["lora.rslora"] = s.rslora ? "true" : "false";
     id["lora.targets"] = fmt::format("{}", fmt::join(s.targets, ", "));
+    if (!s.exclude.empty()) id["lora.exclude"] = fmt::format("{}", fmt::join(s.exclude, ", "));
     id["lora.initial_states"] = c.lora.initial_states ? "true" : "false";
   }
   if (d.train_corpus) {

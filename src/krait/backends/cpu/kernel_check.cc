@@ -1,54 +1,21 @@
 #include "krait/backends/cpu/kernel_check.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <limits>
 #include <utility>
 
 #include "krait/backends/cpu/cpu_backend.h"
+#include "krait/backends/cpu/kernel_check_cases.h"
 #include "krait/core/half.h"
-#include "krait/core/rng.h"
 #include "krait/core/tensor.h"
 #include "krait/kernels/blocks.h"
 
 namespace krait {
 namespace {
 
-using Floats = std::vector<float>;
-
-// Sums in another order and functions in f32 differ by some 1e-7; a kernel that is wrong differs by far more than this.
-constexpr double kBound = 1e-5;
-
-// Three sequences, one of them empty, in slots out of order.
-constexpr std::array<int64_t, 4> kOffsets{0, 5, 5, 14};
-constexpr std::array<int32_t, 3> kSlots{2, 0, 1};
-constexpr int64_t kTokens = kOffsets.back(), kSlotCount = 3;
-constexpr SpanView kSpans{kOffsets.data(), kSlots.data(), 3};
-
-// Runs one kernel of a set on inputs that are the same each time; the outputs and states it leaves.
-using Case = std::function<Floats(const KernelSet&, const Exec&)>;
-
-Floats normals(int64_t n, uint64_t seed, double scale = 1) {
-  Rng rng(seed, 5);
-  Floats v(static_cast<size_t>(n));
-  for (float& f : v) f = static_cast<float>(scale * rng.normal());
-  return v;
-}
-
-Floats negative(int64_t n, uint64_t seed) {
-  Floats v = normals(n, seed);
-  for (float& f : v) f = -std::exp(f);
-  return v;
-}
-
-Floats joined(std::initializer_list<const Floats*> parts) {
-  Floats all;
-  for (const Floats* p : parts) all.insert(all.end(), p->begin(), p->end());
-  return all;
-}
+using namespace kernel_check;
 
 // Blocks of any codes, for all bytes are valid ones, with scales of 2^-7 to 2^-3 and both signs.
 template <DType kType>
@@ -246,13 +213,7 @@ double relative_rms(const Floats& got, const Floats& want) {
   return std::isfinite(r) ? r : std::numeric_limits<double>::quiet_NaN();
 }
 
-struct NamedCase {
-  std::string name;
-  Case run;
-  double bound = kBound;
-};
-
-std::vector<NamedCase> cases() {
+std::vector<NamedCase> forward_cases() {
   std::vector<NamedCase> all;
   const auto add_case = [&](std::string what, Case run, double bound = kBound) {
     all.push_back({std::move(what), std::move(run), bound});
@@ -297,8 +258,10 @@ std::vector<KernelCheck> check_kernels(const KernelSet& set, ThreadPool& pool) {
   const KernelSet& reference = *cpu_kernels("cpu-scalar");
   const Exec exec{&pool};
   std::vector<KernelCheck> checks;
-  for (const auto& [name, run, bound] : cases()) {
-    checks.push_back({name, relative_rms(run(set, exec), run(reference, exec)), bound});
+  for (const auto& cases : {forward_cases(), gradient_cases()}) {
+    for (const auto& [name, run, bound] : cases) {
+      checks.push_back({name, relative_rms(run(set, exec), run(reference, exec)), bound});
+    }
   }
   return checks;
 }

@@ -14,8 +14,8 @@ struct KernelCheck {
   bool ok() const { return error <= bound; }
 };
 
-// Every kernel in every variant (weight types, compute modes, pairings, gate orders) on small random inputs of odd and
-// of published sizes, several sequences of different lengths in one batch.
+// Every kernel, those of training too, in every variant (weight types, compute modes, pairings, gate orders) on small
+// random inputs of odd and of published sizes, several sequences of different lengths in one batch.
 std::vector<KernelCheck> check_kernels(const KernelSet&, ThreadPool&);
 
 }  // namespace krait

@@ -58,6 +58,19 @@ TEST(KernelCheckFinds, TrapB10_TrapB5_EachPerturbedKernel) {
   KRAIT_PERTURBED(ssd_scan, SsdScanParams, y, 0.01f)
   KRAIT_PERTURBED(mamba3_scan, Mamba3ScanParams, out, 0.01f)
   KRAIT_PERTURBED(mamba3_scan, Mamba3ScanParams, k, 0.01f)
+  KRAIT_PERTURBED(cross_entropy, CrossEntropyParams, logits, 0.01f)
+  KRAIT_PERTURBED(matmul_grad, MatmulGradParams, dw, 0.01f)
+  KRAIT_PERTURBED(norm_grad, NormGradParams, dr, 0.01f)
+  KRAIT_PERTURBED(norm_grad, NormGradParams, dw, 0.01f)
+  KRAIT_PERTURBED(gated_norm_grad, GatedNormGradParams, dz, 0.01f)
+  KRAIT_PERTURBED(silu_gate_grad, SiluGateGradParams, dgate, std::numeric_limits<float>::quiet_NaN())
+  KRAIT_PERTURBED(embed_grad, EmbedGradParams, dtable, 1e-6f)
+  KRAIT_PERTURBED(causal_conv_grad, CausalConvGradParams, dstate, 0.01f)
+  KRAIT_PERTURBED(mamba1_scan_grad, Mamba1ScanGradParams, ddt, 0.01f)
+  KRAIT_PERTURBED(mamba1_scan_grad, Mamba1ScanGradParams, dA, 0.01f)
+  KRAIT_PERTURBED(ssd_scan_grad, SsdScanGradParams, dstate, 0.01f)
+  KRAIT_PERTURBED(mamba3_scan_grad, Mamba3ScanGradParams, dx, 0.01f)
+  KRAIT_PERTURBED(mamba3_scan_grad, Mamba3ScanGradParams, dB_norm, 0.01f)
 #undef KRAIT_PERTURBED
 }
 
