@@ -47,6 +47,10 @@ struct Bounded {
     const double v = std::log1p(a.value);
     return {v, std::fabs(v), a.error / (1 + a.value) + kFunction * std::fabs(v)};
   }
+  friend Bounded log(const Bounded& a) {
+    const double v = std::log(a.value);
+    return {v, std::fabs(v), a.error / a.value + kFunction * std::fabs(v)};
+  }
   friend Bounded sqrt(const Bounded& a) {
     const double v = std::sqrt(a.value);
     return {v, v, (v > 0 ? a.error / (2 * v) : 0) + kRoundings * v};

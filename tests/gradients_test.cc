@@ -2,6 +2,8 @@
 #include <algorithm>
 
 #include "krait/core/error.h"
+#include "krait/data/loader.h"
+#include "krait/data/test_corpus.h"
 #include "krait/io/npy.h"
 #include "krait/train/optimizer.h"
 #include "krait/train/train_model.h"
@@ -208,6 +210,154 @@ TEST_P(Gradient, PointsUphill) {
   };
   const double up = loss_at(h), down = loss_at(-2 * h);
   EXPECT_NEAR((up - down) / (2 * h) / along, 1, 0.02);
+}
+
+// Documents that the loader packs into one sample, each a sequence of its own, have the gradients that they have alone.
+TEST_P(Gradient, TrapA6_PackedDocumentsGiveTheGradientsOfSeparateOnes) {
+  const data::TestCorpus documents({5, 30, 11, 4, 20, 9, 17, 3}, 29, 400);
+  const data::Corpus corpus({documents.place()});
+  const data::Loader packed(corpus, {.mode = data::LoaderMode::kPacked, .length = 48, .shuffle = false});
+  const data::Batch x = packed.samples({}, packed.epoch_samples());
+  ASSERT_EQ(x.n_seqs(), 8);
+  TrainModel together = trained(), apart = trained();
+  step(together, x);
+  const double scale = 1 / train::weight_sum(x);
+  apart.begin();
+  for (const std::vector<int32_t>& d : documents.documents) {
+    data::Batch one;
+    one.add_next_tokens(d);
+    apart.accumulate(one, scale);
+  }
+  apart.gradients();
+  expect_near(together, apart, 1e-6);
+}
+
+// ---- distillation
+
+// Of another generation, width and seed, with the same ids.
+std::shared_ptr<const Model> teacher_of(const std::string& student, const Runtime& rt = runtime()) {
+  ModelSpec spec = tiny_spec(student == "mamba2" ? "mamba1" : "mamba2");
+  return std::make_shared<const Model>(spec, random_params(spec, 77, DType::kF32, pool()), rt);
+}
+train::TrainModelOptions following(const std::string& student, float weight = 0.7f, float temperature = 3) {
+  train::TrainModelOptions o;
+  o.distillation = {teacher_of(student), weight, temperature};
+  return o;
+}
+
+// The loss by definition, in f64 from the logits of inference.
+double distilled_loss(const Model& student, const Model& teacher, const data::Batch& b, double w, double heat) {
+  double loss = 0, weight = 0;
+  for (int64_t s = 0; s < b.n_seqs(); ++s) {
+    const auto first = b.spans.offset[static_cast<size_t>(s)];
+    const auto ids = std::span(b.ids).subspan(static_cast<size_t>(first), static_cast<size_t>(b.spans.length(s)));
+    if (ids.empty()) continue;
+    const Tensor x = all_logits(student, ids), q = all_logits(teacher, ids);
+    for (int64_t t = 0; t < std::ssize(ids); ++t) {
+      const auto at = static_cast<size_t>(first + t);
+      const double mine = static_cast<double>(b.weights[at]);
+      if (mine == 0) continue;
+      const auto log_softmax = [&](const Tensor& logits, int64_t n, double by) {
+        std::vector<double> l(static_cast<size_t>(n));
+        double total = 0;
+        for (int64_t v = 0; v < n; ++v) {
+          l[static_cast<size_t>(v)] = static_cast<double>(logits.f32()[t * logits.dim(1) + v]) / by;
+          total += std::exp(l[static_cast<size_t>(v)]);
+        }
+        for (double& v : l) v -= std::log(total);
+        return l;
+      };
+      const auto px = log_softmax(x, 29, heat), pq = log_softmax(q, 29, heat);
+      double kl = 0;
+      for (size_t v = 0; v < 29; ++v) kl += std::exp(pq[v]) * (pq[v] - px[v]);
+      const double nll = -log_softmax(x, x.dim(1), 1)[static_cast<size_t>(b.targets[at])];
+      loss += mine * ((1 - w) * nll + w * heat * heat * kl);
+      weight += mine;
+    }
+  }
+  return loss / weight;
+}
+
+TEST_P(Gradient, DistillationPointsUphillOfItsLoss) {
+  const auto o = following(GetParam());
+  TrainModel m = trained(o);
+  const data::Batch x = batch({20, 0, 30});
+  m.begin();
+  const train::LossSum sum = m.accumulate(x, 1 / train::weight_sum(x));
+  m.gradients();
+  const auto loss_now = [&] {
+    return distilled_loss(Model(m.spec(), m.params(), runtime()), *o.distillation.teacher, x, 0.7, 3);
+  };
+  EXPECT_NEAR(0.3 * sum.mean() + 0.7 * 9 * sum.mean_kl(), loss_now(), 1e-5);
+  EXPECT_GT(sum.mean_kl(), 1e-3);
+  EXPECT_NEAR(m.evaluate(x).mean(), sum.mean(), 1e-6) << "validation is of the targets alone";
+  double along = 0;
+  for (const train::Trained& t : m.trained()) {
+    for (int64_t i = 0; i < t.gradient.numel(); ++i) along += std::pow(static_cast<double>(t.gradient.f32()[i]), 2);
+  }
+  const double h = 1e-3 / std::sqrt(along);
+  const auto loss_at = [&](double by) {
+    for (train::Trained& t : m.trained()) {
+      for (int64_t i = 0; i < t.value.numel(); ++i) t.value.f32()[i] += static_cast<float>(by) * t.gradient.f32()[i];
+    }
+    return loss_now();
+  };
+  const double up = loss_at(h), down = loss_at(-2 * h);
+  EXPECT_NEAR((up - down) / (2 * h) / along, 1, 0.02);
+}
+
+TEST_P(Gradient, DistillationInPiecesAndOnThreadsGivesTheSameBits) {
+  ThreadPool one(1), three(3);
+  Runtime rt1 = runtime(), rt3 = runtime();
+  rt1.pool = &one;
+  rt3.pool = &three;
+  auto o1 = following(GetParam()), o3 = o1;
+  o1.distillation.teacher = teacher_of(GetParam(), rt1);
+  o3.distillation.teacher = teacher_of(GetParam(), rt3);
+  o3.checkpoint = true;
+  TrainModel a = trained(o1, rt1), b = trained(o3, rt3), parts = trained(o1, rt1);
+  const data::Batch x = batch({7, 300, 1, 40});
+  EXPECT_EQ(step(a, x), step(b, x));
+  expect_same_bits(a, b);
+  parts.begin();
+  for (int64_t s = 0; s < x.n_seqs(); ++s) {
+    const auto at = static_cast<size_t>(x.spans.offset[static_cast<size_t>(s)]);
+    const auto n = static_cast<size_t>(x.spans.length(s));
+    data::Batch part;
+    part.add(std::span(x.ids).subspan(at, n), std::span(x.targets).subspan(at, n), std::span(x.weights).subspan(at, n));
+    parts.accumulate(part, 1 / train::weight_sum(x));
+  }
+  parts.gradients();
+  expect_same_bits(a, parts);
+  auto segments = o1;
+  segments.segment = 16;
+  TrainModel c = trained(segments, rt1);
+  step(c, x);
+  expect_near(a, c, 1e-5);
+}
+
+// Of itself a model learns nothing, at any temperature.
+TEST_P(Gradient, DistillationOfTheTeacherItselfIsNothing) {
+  train::TrainModelOptions o;
+  const ModelSpec spec = tiny_spec(GetParam());
+  o.distillation = {std::make_shared<const Model>(spec, random_params(spec, 3, DType::kF32, pool()), runtime()), 1, 4};
+  TrainModel m = trained(o);
+  const data::Batch x = batch({20, 30});
+  m.begin();
+  EXPECT_NEAR(m.accumulate(x, 1 / train::weight_sum(x)).mean_kl(), 0, 1e-6);
+  m.gradients();
+  for (const train::Trained& t : m.trained()) {
+    for (int64_t i = 0; i < t.gradient.numel(); ++i) ASSERT_EQ(t.gradient.f32()[i], 0) << t.spec.name;
+  }
+}
+
+TEST(Gradients, ATeacherOfOtherIdsIsRefused) {
+  ModelSpec spec = tiny_spec("mamba2"), other = spec;
+  other.vocab_size = 30;
+  train::TrainModelOptions o;
+  o.distillation.teacher =
+      std::make_shared<const Model>(other, random_params(other, 3, DType::kF32, pool()), runtime());
+  EXPECT_THROW(TrainModel(spec, random_params(spec, 3, DType::kF32, pool()), runtime(), o), Error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Gradient, testing::ValuesIn(tiny_names()), [](const auto& i) { return i.param; });

@@ -270,7 +270,7 @@ TEST(LoraTargets, AreExcludedAndWrittenForPeft) {
   all.targets = {"all-linear", "embeddings"};
   all.exclude = {"x_proj"};
   write_adapter(folder.path(), train::new_adapter(spec, all, 1));
-  EXPECT_EQ(config().at("target_modules").dump(), R"(["in_proj","x_proj","dt_proj","out_proj","embeddings"])");
+  EXPECT_EQ(config().at("target_modules").dump(), R"(["in_proj", "x_proj", "dt_proj", "out_proj", "embeddings"])");
   EXPECT_EQ(config().at("exclude_modules").dump(), R"(["x_proj"])");
 
   const auto said = [&] { return refusal([&] { train::new_adapter(spec, s, 1); }); };

@@ -252,6 +252,29 @@ TEST(Trainer, WeightsThatAreNotFiniteAreNamedAndNotSaved) {
   EXPECT_TRUE(RunFolder::steps(folder.path()).empty());
 }
 
+// A student of other weights comes to say what its teacher says, and the report shows both parts of the loss.
+TEST(Trainer, AStudentFollowsItsTeacher) {
+  const ModelSpec spec = trained_spec("mamba1");
+  train::TrainModelOptions o;
+  o.distillation = {std::make_shared<const Model>(spec, random_params(spec, 5, DType::kF32, pool()), test::runtime()),
+                    0.9f, 2};
+  const TestFolder folder, alone_folder;
+  TrainRun student("mamba2", plan(150), folder.path(), 1, loader(), o), alone("mamba2", plan(150), alone_folder.path());
+  student.trainer.run(never);
+  alone.trainer.run(never);
+  const auto& steps = student.heard.steps;
+  ASSERT_TRUE(steps.front().kl && steps.back().kl);
+  EXPECT_LT(*steps.back().kl, 0.3 * *steps.front().kl);
+  EXPECT_FALSE(alone.heard.steps.back().kl);
+  const auto apart = [&](TrainRun& r) {
+    const data::Batch b = held_out().samples({}, 8);
+    train::TrainModel m(r.model.spec(), r.model.params(), r.runtime, o);
+    m.begin();
+    return m.accumulate(b, 1).mean_kl();
+  };
+  EXPECT_LT(apart(student), 0.5 * apart(alone)) << "learned from the same tokens without a teacher";
+}
+
 TEST(Trainer, EndsWhenValidationNoLongerGetsBetter) {
   TrainerOptions o = plan(100);
   o.schedule.peak = o.schedule.final = 0;  // nothing is learned

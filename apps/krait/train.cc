@@ -70,9 +70,10 @@ int run(const Args& a, const train::TrainConfig& config, const train::RunData& d
   ParamStore params = train::first_params(config, spec, *pool);
   const auto adapter = train::first_adapter(config, spec, params, runtime);
   if (adapter) std::fprintf(stderr, "%s\n", train::describe(adapter->adapter, spec).c_str());
-  RunFolder folder(run_folder(a), train::identity_of(config, options, spec, data, adapter),
+  train::Distillation follows = train::distillation(config, spec, runtime);
+  RunFolder folder(run_folder(a), train::identity_of(config, options, spec, data, adapter, follows),
                    adapter ? std::vector<train::FileContent>{} : text.files());
-  train::TrainModel model(spec, params, runtime, train::model_options(config, adapter));
+  train::TrainModel model(spec, params, runtime, train::model_options(config, adapter, std::move(follows)));
   params = {};  // what is trained was copied
   TrainProgress progress;
   train::Observers observers;

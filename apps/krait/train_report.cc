@@ -51,6 +51,7 @@ std::string count(double n) {
 std::string line_of(const StepReport& r, double seconds_left) {
   std::string line = fmt::format("step {}/{}  loss {:.4f}  lr {:.3g}  |g| {:.3g}  {} tok/s", r.step, r.steps, r.loss,
                                  r.lr, r.grad_norm, count(r.tokens_per_second));
+  if (r.kl) line += fmt::format("  KL {:.4f}", *r.kl);
   if (r.peak_share > 0) line += fmt::format("  {:.1f} % of peak", 100 * r.peak_share);
   if (r.step < r.steps) line += "  " + duration(seconds_left) + " left";
   return line;
@@ -136,6 +137,10 @@ void explain_plan(const train::TrainConfig& c, const train::TrainerOptions& o, c
   fmt::print("optimizer     {}, betas {:g} and {:g}, gradient norm {}\n", o.optimizer.name, o.optimizer.beta1,
              o.optimizer.beta2, o.clip > 0 ? fmt::format("clipped at {:g}", o.clip) : "not clipped");
   fmt::print("learning rate {}\n", rate_text(o.schedule));
+  if (!c.distill.teacher.empty()) {
+    fmt::print("teacher       {}, weight {:g}, temperature {:g}\n", c.distill.teacher, c.distill.weight,
+               c.distill.temperature);
+  }
   fmt::print("checkpoints   every {} steps, the last {}{} are kept\n", o.save_every, o.keep_last,
              o.keep_best ? " and the best" : "");
 }

@@ -50,9 +50,19 @@ void check_tokenizer(const text::Tokenizer& t, const std::string& place, const t
   check_vocabulary(t, spec.padded_vocab_size);
 }
 
+// A teacher that reads other tokens under the same ids teaches nonsense. One without a tokenizer is taken at its word.
+void check_teacher(const train::TrainConfig& c, const train::RunData& d) {
+  if (c.distill.teacher.empty() || !d.train_corpus) return;
+  const auto tokenizer = find_tokenizer(*io::Checkpoint::open(c.distill.teacher));
+  if (!tokenizer || text::content_hash(*tokenizer) == d.train_corpus->tokenizer_hash()) return;
+  fail_data(
+      fmt::format("[distill] the tokenizer of {} is not the one that the shards were made with", c.distill.teacher));
+}
+
 }  // namespace
 
 TrainText::TrainText(const train::TrainConfig& c, const train::RunData& d, const ModelSpec& spec) {
+  check_teacher(c, d);
   const std::string place = place_of(c, d);
   if (!place.empty()) {
     tokenizer_ = open_any_tokenizer(place);

@@ -10,8 +10,8 @@ namespace krait::cli {
 
 class TrainText {
  public:
-  // Throws kBadData if the tokenizer is not that of the shards or has more ids than the model, or there are
-  // prompts and no tokenizer.
+  // Throws kBadData if the tokenizer, or a teacher's, is not that of the shards, or it has more ids than the model, or
+  // there are prompts and no tokenizer.
   TrainText(const train::TrainConfig&, const train::RunData&, const ModelSpec&);
 
   const std::vector<train::FileContent>& files() const { return files_; }

@@ -4,6 +4,7 @@
 
 #include "krait/kernels/conv.h"
 #include "krait/kernels/cross_entropy.h"
+#include "krait/kernels/distill.h"
 #include "krait/kernels/elementwise.h"
 #include "krait/kernels/exec.h"
 #include "krait/kernels/mamba1_scan.h"
@@ -42,6 +43,7 @@ struct KernelSet {
   void (*mamba1_scan_grad)(const Exec&, const Mamba1ScanGradParams&);
   void (*ssd_scan_grad)(const Exec&, const SsdScanGradParams&);
   void (*mamba3_scan_grad)(const Exec&, const Mamba3ScanGradParams&);
+  void (*distill)(const Exec&, const DistillParams&);
 };
 
 }  // namespace krait

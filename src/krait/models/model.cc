@@ -207,16 +207,27 @@ Tensor Model::forward(std::span<const int32_t> ids, const SeqSpans& spans, SlotS
     }
   }
   ForwardContext ctx{runtime_, spans};
-  Tensor residual = embedded(ctx, ids);
-  Tensor h;  // output of the last sub-block, not yet added to the residual stream
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const Tensor u = add_norm(ctx, h, residual, blocks_[i].norm);
-    h = blocks_[i].mixer->forward(ctx, u, states.block(i));
-  }
+  const auto [residual, h] = run_blocks(ctx, ids, states);
   if (logit_rows.empty()) return Tensor::empty({0, padded_vocab_size()});
   Tensor last = gather_rows(residual, logit_rows);
   const Tensor last_h = h.defined() ? gather_rows(h, logit_rows) : Tensor{};
   return linear(ctx, add_norm(ctx, last_h, last, final_norm_), head_);
+}
+
+Tensor Model::hidden(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states) const {
+  check_batch(ids, spans, states);
+  ForwardContext ctx{runtime_, spans};
+  auto [residual, h] = run_blocks(ctx, ids, states);
+  return add_norm(ctx, h, residual, final_norm_);
+}
+
+Model::Stream Model::run_blocks(ForwardContext& ctx, std::span<const int32_t> ids, SlotStore& states) const {
+  Stream s{embedded(ctx, ids), {}};
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Tensor u = add_norm(ctx, s.h, s.residual, blocks_[i].norm);
+    s.h = blocks_[i].mixer->forward(ctx, u, states.block(i));
+  }
+  return s;
 }
 
 Tensor Model::embedded(ForwardContext& ctx, std::span<const int32_t> ids) const {

@@ -50,6 +50,10 @@ class Model {
   Tensor forward(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states,
                  std::span<const int64_t> logit_rows) const;
 
+  // What the head reads after each of the tokens -> f32 [T, d_model]; ids, spans and states as in forward().
+  Tensor hidden(std::span<const int32_t> ids, const SeqSpans& spans, SlotStore& states) const;
+  const Weight& head() const { return head_; }
+
   // The losses of the next tokens, and with a tape (of a model whose runtime was made for training) all that is needed
   // for their gradients. ids, spans and states as in forward(); `options.vocab_size` is set here. `checkpoint`:
   // sub-blocks keep their input only and are computed again on the way back, to the same bits. `dropout`: of adapters;
@@ -72,6 +76,11 @@ class Model {
   NormWeights load_norm(const ParamSource& source, const std::string& name) const;
   void check_batch(std::span<const int32_t> ids, const SeqSpans& spans, const SlotStore& states) const;
   void make_initial_states();
+  // The residual stream behind the last sub-block, and that block's output, not yet added to it.
+  struct Stream {
+    Tensor residual, h;
+  };
+  Stream run_blocks(ForwardContext&, std::span<const int32_t> ids, SlotStore& states) const;
   Tensor embedded(ForwardContext&, std::span<const int32_t> ids) const;
   uint64_t base_fingerprint() const;
   Tensor checkpointed(ForwardContext&, const Block&, const Tensor& residual, StateView& state) const;

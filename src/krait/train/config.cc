@@ -88,6 +88,15 @@ void read_lora(SettingReader& r, const Setting& root, const ModelConfig& m, Lora
   r.leave();
 }
 
+void read_distill(SettingReader& r, const Setting& root, DistillConfig& d) {
+  r.enter("distill");
+  r.read("teacher", d.teacher);
+  r.read("weight", d.weight, 1e-9, 1);
+  r.read("temperature", d.temperature, 1e-3, 1e3);
+  if (root.table.contains("distill") && d.teacher.empty()) r.problem("teacher", "is missing: teacher = MODEL");
+  r.leave();
+}
+
 void read_data(SettingReader& r, DataConfig& d) {
   r.enter("data");
   r.read("train", d.train);
@@ -215,6 +224,7 @@ TrainConfig parse_config(std::string_view text, const std::string& name, const s
   SettingReader r(root);
   read_model(r, root, c.model);
   read_lora(r, root, c.model, c.lora);
+  read_distill(r, root, c.distill);
   read_data(r, c.data);
   read_optimizer(r, c.optimizer);
   read_schedule(r, c.schedule);

@@ -27,6 +27,12 @@ struct LoraConfig {
   bool initial_states = false;  // the states that sequences begin with learn, too
 };
 
+// A table [distill]: the model learns to follow another one.
+struct DistillConfig {
+  std::string teacher;  // folder or file of a model; empty: none
+  double weight = 0.5, temperature = 2;
+};
+
 struct DataConfig {
   std::vector<std::string> train, valid;  // shards, folders, patterns (data::Corpus)
   std::string mode = "contiguous";        // contiguous, packed or windows
@@ -82,6 +88,7 @@ struct StopConfig {
 struct TrainConfig {
   ModelConfig model;
   LoraConfig lora;
+  DistillConfig distill;
   DataConfig data;
   OptimizerOptions optimizer;
   ScheduleConfig schedule;

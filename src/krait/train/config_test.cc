@@ -185,6 +185,21 @@ TEST(TrainConfig, ReadsLora) {
   EXPECT_FALSE(parse_config(kLora, "a.toml", {"lora.targets=all-linear"}).lora.settings.targets_are_pattern);
 }
 
+TEST(TrainConfig, ReadsDistill) {
+  EXPECT_TRUE(parse_config(kShards, "a.toml").distill.teacher.empty());
+  const DistillConfig d = parse_config(kShards, "a.toml", {"distill.teacher=big", "distill.weight=1"}).distill;
+  EXPECT_EQ(d.teacher, "big");
+  EXPECT_EQ(d.weight, 1);
+  EXPECT_EQ(d.temperature, 2);
+  const auto problem = [](const std::vector<std::string>& changes) {
+    return bad_data([&] { parse_config(kShards, "a.toml", changes); });
+  };
+  EXPECT_THAT(problem({"distill.weight=0.5"}), HasSubstr("[distill] teacher is missing"));
+  EXPECT_THAT(problem({"distill.teacher=big", "distill.weight=0"}), HasSubstr("[distill] weight is 0"));
+  EXPECT_THAT(problem({"distill.teacher=big", "distill.temperature=0"}), HasSubstr("[distill] temperature is 0"));
+  EXPECT_THAT(problem({"distill.teacher=big", "distill.alpha=1"}), HasSubstr("[distill] has no key 'alpha'"));
+}
+
 TEST(TrainConfig, RefusesLoraWithoutEffect) {
   const auto problem = [](const char* base, const std::vector<std::string>& changes) {
     return bad_data([&] { parse_config(base, "a.toml", changes); });

@@ -13,6 +13,7 @@ void EventLog::on_step(const StepReport& r) {
   const double when = now();
   const auto scalar = [&](const char* tag, double v) { file_.scalar(tag, r.step, when, static_cast<float>(v)); };
   scalar("loss/train", r.loss);
+  if (r.kl) scalar("loss/kl", *r.kl);
   scalar("optimizer/lr", r.lr);
   scalar("optimizer/grad_norm", r.grad_norm);
   scalar("speed/tokens_per_second", r.tokens_per_second);

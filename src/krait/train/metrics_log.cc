@@ -62,6 +62,7 @@ void MetricsLog::on_step(const StepReport& r) {
   Json j = Json::object();
   j.set("step", Json(r.step));
   j.set("loss", Json(r.loss));
+  if (r.kl) j.set("kl", Json(*r.kl));
   j.set("lr", Json(r.lr));
   j.set("grad_norm", Json(r.grad_norm));
   j.set("tokens", Json(r.tokens));

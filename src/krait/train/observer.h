@@ -9,10 +9,11 @@
 namespace krait::train {
 
 struct StepReport {
-  int64_t step = 0, steps = 0;   // made so far, this one included; in the whole run
-  int64_t tokens = 0;            // read since the first step
-  double loss = 0;               // mean over the step's targets, nats
-  double lr = 0, grad_norm = 0;  // the norm before clipping
+  int64_t step = 0, steps = 0;    // made so far, this one included; in the whole run
+  int64_t tokens = 0;             // read since the first step
+  double loss = 0;                // mean over the step's targets, nats
+  std::optional<double> kl = {};  // of the teacher from the model, likewise, where there is one
+  double lr = 0, grad_norm = 0;   // the norm before clipping
   double seconds = 0, tokens_per_second = 0;
   double peak_share = 0;  // 6 · parameters · tokens/s as a share of the machine's peak; 0: not known
 };

@@ -139,8 +139,22 @@ std::optional<FirstAdapter> first_adapter(const TrainConfig& c, const ModelSpec&
   return first;
 }
 
-TrainModelOptions model_options(const TrainConfig& c, const std::optional<FirstAdapter>& first) {
+Distillation distillation(const TrainConfig& c, const ModelSpec& spec, const Runtime& runtime) {
+  Distillation d;
+  if (c.distill.teacher.empty()) return d;
+  d.teacher = load_model(c.distill.teacher, runtime).model;
+  d.weight = static_cast<float>(c.distill.weight);
+  d.temperature = static_cast<float>(c.distill.temperature);
+  if (d.teacher->vocab_size() != spec.vocab_size) {
+    fail_data(fmt::format("[distill] {} has {} ids, the model {}: they must have one vocabulary", c.distill.teacher,
+                          d.teacher->vocab_size(), spec.vocab_size));
+  }
+  return d;
+}
+
+TrainModelOptions model_options(const TrainConfig& c, const std::optional<FirstAdapter>& first, Distillation d) {
   TrainModelOptions o;
+  o.distillation = std::move(d);
   if (first) o.adapter = first->adapter;
   o.dropout_seed = c.train.seed;
   o.weights = c.train.weights == "bf16" ? DType::kBF16 : DType::kF32;
@@ -181,7 +195,7 @@ TrainerOptions trainer_options(const TrainConfig& c, const RunData& d) {
 }
 
 Identity identity_of(const TrainConfig& c, const TrainerOptions& o, const ModelSpec& spec, const RunData& d,
-                     const std::optional<FirstAdapter>& first) {
+                     const std::optional<FirstAdapter>& first, const Distillation& follows) {
   Identity id;
   flatten("model", config_json(spec, CheckpointForm::kAuto), id);
   if (c.model.from.empty()) id["model.seed"] = std::to_string(c.model.seed);
@@ -196,6 +210,11 @@ Identity identity_of(const TrainConfig& c, const TrainerOptions& o, const ModelS
     id["lora.targets"] = fmt::format("{}", fmt::join(s.targets, ", "));
     if (!s.exclude.empty()) id["lora.exclude"] = fmt::format("{}", fmt::join(s.exclude, ", "));
     id["lora.initial_states"] = c.lora.initial_states ? "true" : "false";
+  }
+  if (follows.teacher) {
+    id["distill.teacher"] = fmt::format("{:016x}", follows.teacher->fingerprint());
+    id["distill.weight"] = number(c.distill.weight);
+    id["distill.temperature"] = number(c.distill.temperature);
   }
   if (d.train_corpus) {
     id["data.mode"] = c.data.mode;

@@ -31,13 +31,16 @@ struct FirstAdapter {
 // None without that table. Throws kBadData on a target that names nothing.
 std::optional<FirstAdapter> first_adapter(const TrainConfig&, const ModelSpec&, const ParamStore&, const Runtime&);
 
+// The model to follow; none without a table [distill]. Throws kBadData if it is of another vocabulary.
+Distillation distillation(const TrainConfig&, const ModelSpec&, const Runtime&);
+
 // With the adapter, if there is one.
-TrainModelOptions model_options(const TrainConfig&, const std::optional<FirstAdapter>&);
+TrainModelOptions model_options(const TrainConfig&, const std::optional<FirstAdapter>&, Distillation);
 
 // Steps, batches and intervals in samples.
 TrainerOptions trainer_options(const TrainConfig&, const RunData&);
 
 Identity identity_of(const TrainConfig&, const TrainerOptions&, const ModelSpec&, const RunData&,
-                     const std::optional<FirstAdapter>&);
+                     const std::optional<FirstAdapter>&, const Distillation&);
 
 }  // namespace krait::train

@@ -1,5 +1,7 @@
 #include "krait/train/train_model.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -17,6 +19,7 @@ LossSum sum_of(const TokenLosses& losses, std::span<const float> weights) {
     if (weights[t] == 0) continue;
     s.nll += static_cast<double>(weights[t]) * static_cast<double>(losses.nll.f32()[t]);
     s.weight += static_cast<double>(weights[t]);
+    if (losses.kl.defined()) s.kl += static_cast<double>(weights[t]) * static_cast<double>(losses.kl.f32()[t]);
   }
   return s;
 }
@@ -62,6 +65,11 @@ TrainModel::TrainModel(ModelSpec spec, const ParamStore& params, const Runtime& 
     for (auto& [p, value] : adapter_params(*options_.adapter)) trained_.push_back({std::move(p), value, {}});
   }
   if (trained_.empty()) fail_usage("[train] no parameter of the model is trained");
+  if (const Model* teacher = options_.distillation.teacher.get();
+      teacher != nullptr && teacher->vocab_size() != spec_.vocab_size) {
+    fail_usage(fmt::format("[distill] the teacher has {} ids, the model {}: they must have one vocabulary",
+                           teacher->vocab_size(), spec_.vocab_size));
+  }
   keep_slabs(std::numeric_limits<size_t>::max());
 }
 
@@ -103,8 +111,12 @@ void TrainModel::begin(int64_t step) {
 }
 
 void TrainModel::reset_states(int64_t n_seqs) {
-  if (states_.n_slots() < n_seqs) states_ = SlotStore(model().state_specs(), n_seqs);
-  for (int64_t s = 0; s < n_seqs; ++s) model().reset_state(states_, s);
+  const auto reset = [&](const Model& m, SlotStore& states) {
+    if (states.n_slots() < n_seqs) states = SlotStore(m.state_specs(), n_seqs);
+    for (int64_t s = 0; s < n_seqs; ++s) m.reset_state(states, s);
+  };
+  reset(model(), states_);
+  if (options_.distillation.teacher) reset(*options_.distillation.teacher, teacher_states_);
 }
 
 // Of tokens from `first` on of every sequence of a batch.
@@ -116,13 +128,33 @@ Dropout TrainModel::dropout_of(const data::Batch& b, int64_t first) const {
   return d;
 }
 
-LossSum TrainModel::run(const data::Batch& b, double scale, Tape* tape, const Dropout* dropout) {
+void TrainModel::keep_states(std::vector<SlotStore>& before) const {
+  before.push_back(states_.clone());
+  if (options_.distillation.teacher) before.push_back(teacher_states_.clone());
+}
+
+void TrainModel::take_states(std::vector<SlotStore>& before) {
+  if (options_.distillation.teacher) {
+    teacher_states_.copy_from(before.back());
+    before.pop_back();
+  }
+  states_.copy_from(before.back());
+  before.pop_back();
+}
+
+LossSum TrainModel::run(const data::Batch& b, double scale, Tape* tape, const Dropout& dropout) {
   LossOptions o;
   o.targets = b.targets;
   o.weights = b.weights;
   o.scale = static_cast<float>(scale);
   o.z_loss = options_.z_loss;
-  return sum_of(model().loss(b.ids, b.spans, states_, o, tape, options_.checkpoint, dropout), b.weights);
+  std::optional<Teacher> teacher;
+  if (const Distillation& d = options_.distillation; d.teacher) {
+    const Tensor x = d.teacher->hidden(b.ids, b.spans, teacher_states_);
+    teacher.emplace(Teacher{d.teacher->runtime(), d.teacher->head(), x, d.weight, d.temperature});
+    o.teacher = &*teacher;
+  }
+  return sum_of(model().loss(b.ids, b.spans, states_, o, tape, options_.checkpoint, &dropout), b.weights);
 }
 
 // Forward over the segments, keeping the states between them only; then from the last to the first: forward again on a
@@ -131,19 +163,17 @@ LossSum TrainModel::run_segments(const data::Batch& b, double scale) {
   const int64_t n_segments = (longest(b) + options_.segment - 1) / options_.segment;
   std::vector<SlotStore> before;
   for (int64_t i = 0; i + 1 < n_segments; ++i) {
-    before.push_back(states_.clone());
-    const Dropout dropout = dropout_of(b, i * options_.segment);
-    run(segment_of(b, i * options_.segment, options_.segment), scale, nullptr, &dropout);
+    keep_states(before);
+    run(segment_of(b, i * options_.segment, options_.segment), scale, nullptr, dropout_of(b, i * options_.segment));
   }
-  before.push_back(states_.clone());
+  keep_states(before);
   LossSum sum;
   for (int64_t i = n_segments - 1; i >= 0; --i) {
-    states_.copy_from(before.back());
-    before.pop_back();
+    take_states(before);
     const data::Batch part = segment_of(b, i * options_.segment, options_.segment);
     const Dropout dropout = dropout_of(b, i * options_.segment);
     Tape tape(*gradients_);
-    sum += run(part, scale, &tape, &dropout);
+    sum += run(part, scale, &tape, dropout);
     tape.backward();
   }
   return sum;
@@ -158,7 +188,7 @@ LossSum TrainModel::accumulate(const data::Batch& b, double scale) {
   } else {
     const Dropout dropout = dropout_of(b, 0);
     Tape tape(*gradients_);
-    sum = run(b, scale, &tape, &dropout);
+    sum = run(b, scale, &tape, dropout);
     tape.backward();
   }
   for (int64_t s = 0; s < b.n_seqs(); ++s) model_->reset_state_backward(*gradients_, states_, s);
@@ -176,7 +206,10 @@ void TrainModel::gradients() {
 LossSum TrainModel::evaluate(const data::Batch& b) {
   model();
   reset_states(b.n_seqs());
-  return run(b, 1, nullptr);
+  LossOptions o;
+  o.targets = b.targets;
+  o.weights = b.weights;
+  return sum_of(model().loss(b.ids, b.spans, states_, o), b.weights);
 }
 
 }  // namespace krait::train

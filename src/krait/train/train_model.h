@@ -18,6 +18,12 @@ struct Trained {
   Tensor gradient;  // of the step: valid after gradients(), until the next begin()
 };
 
+// Whom the model learns to follow (Hinton, Vinyals and Dean 2015): ops/loss.h says what the loss is.
+struct Distillation {
+  std::shared_ptr<const Model> teacher;  // null: nobody. Of the same vocabulary
+  float weight = 0.5, temperature = 2;
+};
+
 struct TrainModelOptions {
   DType weights = DType::kF32;  // what matrices and tables are rounded to before each step: kF32 or kBF16
   bool checkpoint = false;      // sub-blocks keep their inputs only (Model::loss)
@@ -31,16 +37,20 @@ struct TrainModelOptions {
   // Learns too, under the names of adapter_params(). Its dropout draws masks from `dropout_seed`.
   std::optional<Adapter> adapter;
   uint64_t dropout_seed = 0;
+  Distillation distillation;
 };
 
 // Sums over the targets of one or more batches.
 struct LossSum {
   double nll = 0;     // Σ weight·nll
   double weight = 0;  // Σ weight
+  double kl = 0;      // Σ weight·KL from the teacher, if there is one
   double mean() const { return weight > 0 ? nll / weight : 0; }
+  double mean_kl() const { return weight > 0 ? kl / weight : 0; }
   LossSum& operator+=(const LossSum& o) {
     nll += o.nll;
     weight += o.weight;
+    kl += o.kl;
     return *this;
   }
 };
@@ -49,7 +59,8 @@ double weight_sum(const data::Batch&);
 
 class TrainModel {
  public:
-  // `params`: all of model_params(spec). Trained ones are copied to f32. Throws kUsage if nothing is trained.
+  // `params`: all of model_params(spec). Trained ones are copied to f32. Throws kUsage if nothing is trained, or the
+  // teacher has another number of ids.
   TrainModel(ModelSpec spec, const ParamStore& params, const Runtime& runtime, TrainModelOptions options);
   ~TrainModel();
 
@@ -65,12 +76,13 @@ class TrainModel {
   // One step: begin(), then accumulate() for each micro-batch, then gradients(). Every gradient is a sum in the order
   // of the tokens: a batch in one piece or in several gives the same bits. `step`: of the masks of dropout.
   void begin(int64_t step = 0);
-  // Adds the gradient of scale · Σ weight·(nll + z_loss·lse²). `scale` is 1 / Σ weight over the whole step for a mean.
+  // Adds the gradient of scale · Σ weight·(nll + z_loss·lse²), or with a teacher of what ops/loss.h says. `scale` is 1
+  // / Σ weight over the whole step for a mean.
   LossSum accumulate(const data::Batch&, double scale);
   // Fills Trained::gradient.
   void gradients();
 
-  // Losses without gradients, with the parameters as of now.
+  // Losses without gradients and without the teacher, with the parameters as of now.
   LossSum evaluate(const data::Batch&);
   // The model with the parameters as of now; valid until begin() or changed().
   const Model& model();
@@ -81,7 +93,9 @@ class TrainModel {
   void build();
   void reset_states(int64_t n_seqs);
   Dropout dropout_of(const data::Batch&, int64_t first) const;
-  LossSum run(const data::Batch&, double scale, Tape*, const Dropout* dropout = nullptr);
+  LossSum run(const data::Batch&, double scale, Tape*, const Dropout& dropout);
+  void keep_states(std::vector<SlotStore>& before) const;
+  void take_states(std::vector<SlotStore>& before);
   LossSum run_segments(const data::Batch&, double scale);
 
   ModelSpec spec_;
@@ -94,7 +108,7 @@ class TrainModel {
   std::unique_ptr<Gradients> gradients_;
   std::unique_ptr<Tape> parameters_;
   std::unique_ptr<Model> model_;
-  SlotStore states_;
+  SlotStore states_, teacher_states_;
 };
 
 }  // namespace krait::train

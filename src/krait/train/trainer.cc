@@ -16,14 +16,16 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// For each parameter 2 forward, 2 for the gradient of its input, and 2 for its own if it is trained. Tied tensors are
-// counted once.
+// For each parameter 2 forward, 2 for the gradient of its input, and 2 for its own if it is trained; 2 for each of a
+// teacher. Tied tensors are counted once.
 double token_flops(const TrainModel& m) {
   double flops = 0;
   for (const ParamSpec& p : model_params(m.spec())) flops += 4.0 * static_cast<double>(p.shape.numel());
   for (const Trained& t : m.trained()) {
     flops += (m.params().has(t.spec.name) ? 2.0 : 6.0) * static_cast<double>(t.value.numel());
   }
+  if (const auto& teacher = m.options().distillation.teacher)
+    flops += 2.0 * static_cast<double>(teacher->param_count());
   return flops;
 }
 
@@ -119,7 +121,7 @@ bool Trainer::step(const Stop& stop) {
   if (interrupted) return false;
   std::vector<Trained>& trained = parts_.model.trained();
   const double norm = gradient_norm(trained, parts_.pool);
-  if (!std::isfinite(norm) || !std::isfinite(sum.mean())) diverged(sum.mean());
+  if (!std::isfinite(norm) || !std::isfinite(sum.mean()) || !std::isfinite(sum.kl)) diverged(sum.mean());
   const double lr = options_.schedule.at(progress_.step);
   optimizer_->step(trained, progress_.step + 1, lr, clip_scale(norm, options_.clip), parts_.pool);
   parts_.model.changed();
@@ -133,6 +135,7 @@ bool Trainer::step(const Stop& stop) {
   r.steps = options_.schedule.steps;
   r.tokens = progress_.tokens;
   r.loss = sum.mean();
+  if (parts_.model.options().distillation.teacher) r.kl = sum.mean_kl();
   r.lr = lr;
   r.grad_norm = norm;
   r.seconds = seconds_since(start);

@@ -21,6 +21,17 @@ Case cross_entropy(int64_t V, int64_t columns) {
   };
 }
 
+Case distill(int64_t V) {
+  return [=](const KernelSet& k, const Exec& e) {
+    constexpr int64_t T = 5;
+    const Floats logits = normals(T * V, 1, 3), weight{1, 0.5f, 1, 0, 2};
+    Floats teacher = normals(T * V, 2, 3), kl(T);
+    const std::array<int32_t, T> target{2, 1, -1, 0, 3};
+    k.distill(e, {logits.data(), V, teacher.data(), V, target.data(), weight.data(), 4, 2, true, kl.data(), T, V});
+    return joined({&teacher, &kl});
+  };
+}
+
 Case matmul_grad(int64_t T, int64_t N, int64_t K) {
   return [=](const KernelSet& k, const Exec& e) {
     const Floats dy = normals(T * N, 1), x = normals(T * K, 2);
@@ -211,6 +222,7 @@ Case mamba3_scan_grad(Mamba3Sizes n) {
 std::vector<NamedCase> gradient_cases() {
   return {
       {"cross_entropy", cross_entropy(97, 104)},
+      {"distill", distill(101)},
       {"matmul_grad", matmul_grad(9, 70, 512)},
       {"matmul_grad one row", matmul_grad(1, 33, 17)},
       {"norm_grad rms", norm_grad(NormKind::kRms, 768)},

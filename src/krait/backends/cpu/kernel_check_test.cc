@@ -59,6 +59,7 @@ TEST(KernelCheckFinds, TrapB10_TrapB5_EachPerturbedKernel) {
   KRAIT_PERTURBED(mamba3_scan, Mamba3ScanParams, out, 0.01f)
   KRAIT_PERTURBED(mamba3_scan, Mamba3ScanParams, k, 0.01f)
   KRAIT_PERTURBED(cross_entropy, CrossEntropyParams, logits, 0.01f)
+  KRAIT_PERTURBED(distill, DistillParams, teacher, 0.01f)
   KRAIT_PERTURBED(matmul_grad, MatmulGradParams, dw, 0.01f)
   KRAIT_PERTURBED(norm_grad, NormGradParams, dr, 0.01f)
   KRAIT_PERTURBED(norm_grad, NormGradParams, dw, 0.01f)

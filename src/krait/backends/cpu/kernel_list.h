@@ -26,7 +26,8 @@ namespace krait {
   X(causal_conv_grad)             \
   X(mamba1_scan_grad)             \
   X(ssd_scan_grad)                \
-  X(mamba3_scan_grad)
+  X(mamba3_scan_grad)             \
+  X(distill)
 
 // Function types of the set's pointers.
 template <class F>

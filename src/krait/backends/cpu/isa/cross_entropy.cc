@@ -11,22 +11,6 @@
 namespace krait::KRAIT_ISA {
 namespace {
 
-// NaN is passed over: the sum of exponentials will show it.
-float largest(const float* x, int64_t n) {
-  const Vec least = set1(-__builtin_inff());
-  Vec m[4] = {least, least, least, least};
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    KRAIT_UNROLL for (int v = 0; v < 4; ++v) m[v] = max(load(x + i + v * kLanes), m[v]);
-  }
-  alignas(64) float lanes[kLanes];
-  store(lanes, max(max(m[0], m[1]), max(m[2], m[3])));
-  float most = lanes[0];
-  for (const float f : lanes) most = f > most ? f : most;
-  for (; i < n; ++i) most = x[i] > most ? x[i] : most;
-  return most;
-}
-
 void row(const CrossEntropyParams& p, int64_t t) {
   float* x = p.logits + t * p.ldl;
   const int32_t target = p.target[t];

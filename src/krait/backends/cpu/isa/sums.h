@@ -1,4 +1,4 @@
-// Sums of rows and of columns, each in an order that depends on the sizes only.
+// Sums of rows and of columns, each in an order that depends on the sizes only; the largest of a row.
 #pragma once
 #include "krait/backends/cpu/isa/integers.h"
 #include "krait/backends/cpu/isa/tasks.h"
@@ -34,6 +34,22 @@ KRAIT_INLINE float sum_of_squares(int64_t n, F term) {
     s[0] = fma(x, x, s[0]);
   });
   return sum(add(add(s[0], s[1]), add(s[2], s[3])));
+}
+
+// The largest of n >= 1. NaN is passed over: a sum of exponentials will show it.
+inline float largest(const float* x, int64_t n) {
+  const Vec least = set1(-__builtin_inff());
+  Vec m[4] = {least, least, least, least};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    KRAIT_UNROLL for (int v = 0; v < 4; ++v) m[v] = max(load(x + i + v * kLanes), m[v]);
+  }
+  alignas(64) float lanes[kLanes];
+  store(lanes, max(max(m[0], m[1]), max(m[2], m[3])));
+  float most = lanes[0];
+  for (const float f : lanes) most = f > most ? f : most;
+  for (; i < n; ++i) most = x[i] > most ? x[i] : most;
+  return most;
 }
 
 // sum[d] += Σ_t rows[t][d], t ascending from the stored value. rows [T, D], row stride ld. Threads share the columns.
