@@ -1,7 +1,6 @@
 // Block types across the layers: files of the gguf package, and what the program does with quantized models.
 #include <cstddef>
 #include <cstring>
-#include <functional>
 
 #include "krait/core/error.h"
 #include "krait/infer/verify.h"
@@ -164,16 +163,6 @@ void spoil(ParamStore& params, const std::string& name) {
   params.set(name, {t, false});
 }
 
-std::string refusal(const std::function<void()>& load) {
-  try {
-    load();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ErrorCode::kBadData);
-    return e.what();
-  }
-  return "accepted";
-}
-
 // Trap C15 where matrices are checked as they are packed: a model refuses what the check of its file refuses, in the
 // same words.
 TEST_P(BlocksModel, TrapC15_PackingRefusesWhatTheCheckOfTheFileDoes) {
@@ -193,10 +182,10 @@ TEST_P(BlocksModel, TrapC15_PackingRefusesWhatTheCheckOfTheFileDoes) {
       const io::TestFolder folder;
       save_gguf(spec, params, folder / "q.gguf", {});
       const auto c = io::Checkpoint::open(folder / "q.gguf");
-      const std::string want = refusal([&] { load_params(*c, find_family(*c), spec); });
+      const std::string want = io::bad_data([&] { load_params(*c, find_family(*c), spec); });
       EXPECT_THAT(want, HasSubstr(std::to_string(names.size()) + " problem(s)"));
-      EXPECT_EQ(refusal([&] { load_model(folder / "q.gguf", runtime()); }), want);
-      EXPECT_EQ(refusal([&] { load_model(folder / "q.gguf", runtime(), DType::kBF16); }), want);
+      EXPECT_EQ(io::bad_data([&] { load_model(folder / "q.gguf", runtime()); }), want);
+      EXPECT_EQ(io::bad_data([&] { load_model(folder / "q.gguf", runtime(), DType::kBF16); }), want);
     }
   }
 }
@@ -208,7 +197,7 @@ TEST(Blocks, TrapC15_ATiedTableIsCheckedAsItIsPacked) {
   spoil(params, kEmbeddingName);
   const io::TestFolder folder;
   save_gguf(spec, params, folder / "q.gguf", {});
-  EXPECT_THAT(refusal([&] { load_model(folder / "q.gguf", runtime()); }),
+  EXPECT_THAT(io::bad_data([&] { load_model(folder / "q.gguf", runtime()); }),
               HasSubstr("not finite: 256 of 69632 values of token_embd.weight"));
 }
 

@@ -191,11 +191,10 @@ TEST_P(Gradient, TrapI5_SegmentsGiveTheWholeGradient) {
   expect_same_bits(b, c);
 }
 
-// By central differences of the loss in f32: a coarse check of the whole chain.
-TEST_P(Gradient, PointsUphill) {
-  TrainModel m = trained();
-  const data::Batch x = batch({20, 30});
-  step(m, x);
+// By central differences, along the gradient, of the loss that `loss_now` gives in f32: a coarse check of the whole
+// chain.
+template <class Loss>
+void expect_uphill(TrainModel& m, const Loss& loss_now) {
   double along = 0;
   for (const train::Trained& t : m.trained()) {
     for (int64_t i = 0; i < t.gradient.numel(); ++i) along += std::pow(static_cast<double>(t.gradient.f32()[i]), 2);
@@ -205,11 +204,20 @@ TEST_P(Gradient, PointsUphill) {
     for (train::Trained& t : m.trained()) {
       for (int64_t i = 0; i < t.value.numel(); ++i) t.value.f32()[i] += static_cast<float>(by) * t.gradient.f32()[i];
     }
-    m.changed();
-    return m.evaluate(x).mean();
+    return loss_now();
   };
   const double up = loss_at(h), down = loss_at(-2 * h);
   EXPECT_NEAR((up - down) / (2 * h) / along, 1, 0.02);
+}
+
+TEST_P(Gradient, PointsUphill) {
+  TrainModel m = trained();
+  const data::Batch x = batch({20, 30});
+  step(m, x);
+  expect_uphill(m, [&] {
+    m.changed();
+    return m.evaluate(x).mean();
+  });
 }
 
 // Documents that the loader packs into one sample, each a sequence of its own, have the gradients that they have alone.
@@ -291,19 +299,7 @@ TEST_P(Gradient, DistillationPointsUphillOfItsLoss) {
   EXPECT_NEAR(0.3 * sum.mean() + 0.7 * 9 * sum.mean_kl(), loss_now(), 1e-5);
   EXPECT_GT(sum.mean_kl(), 1e-3);
   EXPECT_NEAR(m.evaluate(x).mean(), sum.mean(), 1e-6) << "validation is of the targets alone";
-  double along = 0;
-  for (const train::Trained& t : m.trained()) {
-    for (int64_t i = 0; i < t.gradient.numel(); ++i) along += std::pow(static_cast<double>(t.gradient.f32()[i]), 2);
-  }
-  const double h = 1e-3 / std::sqrt(along);
-  const auto loss_at = [&](double by) {
-    for (train::Trained& t : m.trained()) {
-      for (int64_t i = 0; i < t.value.numel(); ++i) t.value.f32()[i] += static_cast<float>(by) * t.gradient.f32()[i];
-    }
-    return loss_now();
-  };
-  const double up = loss_at(h), down = loss_at(-2 * h);
-  EXPECT_NEAR((up - down) / (2 * h) / along, 1, 0.02);
+  expect_uphill(m, loss_now);
 }
 
 TEST_P(Gradient, DistillationInPiecesAndOnThreadsGivesTheSameBits) {

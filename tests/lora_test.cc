@@ -15,17 +15,6 @@ namespace {
 
 using testing::HasSubstr;
 
-template <class F>
-std::string refusal(F&& f, ErrorCode code) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), code);
-    return e.what();
-  }
-  return "nothing was thrown";
-}
-
 class Lora : public testing::TestWithParam<std::string> {
  protected:
   ModelSpec spec_ = tiny_spec(GetParam());
@@ -96,14 +85,14 @@ TEST_P(Lora, StatesBelongToTheirAdapter) {
   StatePool states(m, 2);
   Sequence s(states, 0);
   s.read(ids_);
-  EXPECT_THAT(refusal([&] { Sequence(states, s.state(), 1); }, ErrorCode::kBadData), HasSubstr("--lora"));
+  EXPECT_THAT(io::message_of(ErrorCode::kBadData, [&] { Sequence(states, s.state(), 1); }), HasSubstr("--lora"));
   Request r;
   r.prompt = {1};
   r.start = std::make_shared<State>(s.state());
   r.adapter = 1;
-  EXPECT_THAT(refusal([&] { Engine(m).run(r); }, ErrorCode::kBadData), HasSubstr("--lora"));
+  EXPECT_THAT(io::message_of(ErrorCode::kBadData, [&] { Engine(m).run(r); }), HasSubstr("--lora"));
   r.adapter = 2;
-  EXPECT_THAT(refusal([&] { Engine(m).run(r); }, ErrorCode::kUsage), HasSubstr("adapter 2, the model has 2"));
+  EXPECT_THAT(io::message_of(ErrorCode::kUsage, [&] { Engine(m).run(r); }), HasSubstr("adapter 2, the model has 2"));
 }
 
 TEST_P(Lora, EngineServesSeveralAtOnce) {
@@ -142,7 +131,7 @@ TEST_P(Lora, InitialStatesAreWhereASequenceBegins) {
   EXPECT_FALSE(begin.model_fingerprint == plain.model_fingerprint);
   EXPECT_TRUE(same_bits(begin.blocks[0].back(), a.states.at(spec_.blocks[0].prefix + "." + specs[0].back().name)));
   a.states["backbone.layers.0.mixer.nothing"] = Tensor::zeros({1});
-  EXPECT_THAT(refusal([&] { with_adapters(spec_, params_, {share(a)}); }, ErrorCode::kBadData),
+  EXPECT_THAT(io::message_of(ErrorCode::kBadData, [&] { with_adapters(spec_, params_, {share(a)}); }),
               HasSubstr("no state backbone.layers.0.mixer.nothing"));
 }
 
@@ -217,7 +206,7 @@ class LoraFiles : public testing::Test {
     const size_t at = s.find(from);
     EXPECT_NE(at, std::string::npos) << from;
     std::ofstream(folder_ / "a" / kAdapterConfig) << s.replace(at, from.size(), to);
-    return refusal([&] { read_adapter(folder_ / "a", spec_); }, ErrorCode::kBadData);
+    return io::message_of(ErrorCode::kBadData, [&] { read_adapter(folder_ / "a", spec_); });
   }
   void SetUp() override {
     write_adapter(folder_ / "a", adapter_);
@@ -255,14 +244,15 @@ TEST_F(LoraFiles, EveryTensorThatDoesNotFitIsNamed) {
                         {{"base_model.model.backbone.layers.0.mixer.in_proj.lora_A.weight", Tensor::zeros({3, 16})},
                          {"base_model.model.lm_head.lora_A.weight", Tensor::zeros({3, 16})}},
                         {});
-  const std::string said = refusal([&] { read_adapter(folder_ / "a", spec_); }, ErrorCode::kBadData);
+  const std::string said = io::message_of(ErrorCode::kBadData, [&] { read_adapter(folder_ / "a", spec_); });
   EXPECT_THAT(said, HasSubstr("lm_head"));
   EXPECT_THAT(said, HasSubstr("missing: B of backbone.layers.0.mixer.in_proj.weight"));
   Adapter wrong = adapter_;
   wrong.factors.begin()->second.A = Tensor::zeros({3, 15});
   write_adapter(folder_ / "a", wrong);
-  EXPECT_THAT(refusal([&] { read_adapter(folder_ / "a", spec_); }, ErrorCode::kBadData), HasSubstr("[3, 15]"));
-  EXPECT_THAT(refusal([&] { read_adapter(folder_ / "none", spec_); }, ErrorCode::kFailed), HasSubstr("no adapter"));
+  EXPECT_THAT(io::message_of(ErrorCode::kBadData, [&] { read_adapter(folder_ / "a", spec_); }), HasSubstr("[3, 15]"));
+  EXPECT_THAT(io::message_of(ErrorCode::kFailed, [&] { read_adapter(folder_ / "none", spec_); }),
+              HasSubstr("no adapter"));
 }
 
 }  // namespace

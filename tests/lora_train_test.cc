@@ -18,16 +18,6 @@ using testing::HasSubstr;
 using train::TrainModel;
 using train::TrainModelOptions;
 
-std::string refusal(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ErrorCode::kUsage);
-    return e.what();
-  }
-  return "nothing was thrown";
-}
-
 class LoraTraining : public testing::TestWithParam<std::string> {
  protected:
   static data::Batch batch(std::initializer_list<int64_t> lengths, uint64_t seed = 1) {
@@ -227,7 +217,7 @@ TEST(LoraTargets, NameWhatPeftsDo) {
 TEST(LoraTargets, ThatNameNothingAreErrors) {
   const ModelSpec spec = tiny_spec("mamba2");
   const auto said = [&](const std::vector<std::string>& targets, bool pattern = false) {
-    return refusal([&] { train::match_targets(spec, targets, pattern); });
+    return io::message_of(ErrorCode::kUsage, [&] { train::match_targets(spec, targets, pattern); });
   };
   EXPECT_THAT(said({"in_proj", "q_proj", "v_proj"}), HasSubstr("'q_proj', 'v_proj' names nothing"));
   EXPECT_THAT(said({"x_proj"}), HasSubstr("the model has embeddings, in_proj, conv1d, out_proj"));
@@ -273,7 +263,7 @@ TEST(LoraTargets, AreExcludedAndWrittenForPeft) {
   EXPECT_EQ(config().at("target_modules").dump(), R"(["in_proj", "x_proj", "dt_proj", "out_proj", "embeddings"])");
   EXPECT_EQ(config().at("exclude_modules").dump(), R"(["x_proj"])");
 
-  const auto said = [&] { return refusal([&] { train::new_adapter(spec, s, 1); }); };
+  const auto said = [&] { return io::message_of(ErrorCode::kUsage, [&] { train::new_adapter(spec, s, 1); }); };
   s.exclude = {"(in|out)_proj"};
   EXPECT_THAT(said(), HasSubstr("exclude: '(in|out)_proj' names none of the targets"));
   s.exclude = {".*"};
@@ -291,10 +281,10 @@ TEST(LoraTargets, AreDescribed) {
   EXPECT_THAT(text, HasSubstr("2 of 7 modules"));
   EXPECT_THAT(text, HasSubstr("in_proj         2 of 2"));
   s.rank = 0;
-  EXPECT_THAT(refusal([&] { train::new_adapter(spec, s, 1); }), HasSubstr("rank is 0"));
+  EXPECT_THAT(io::message_of(ErrorCode::kUsage, [&] { train::new_adapter(spec, s, 1); }), HasSubstr("rank is 0"));
   s.rank = 4;
   s.dropout = 1;
-  EXPECT_THAT(refusal([&] { train::new_adapter(spec, s, 1); }), HasSubstr("dropout is 1"));
+  EXPECT_THAT(io::message_of(ErrorCode::kUsage, [&] { train::new_adapter(spec, s, 1); }), HasSubstr("dropout is 1"));
 }
 
 }  // namespace

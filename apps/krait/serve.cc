@@ -85,6 +85,7 @@ struct Server {
 
   const ServeArgs& args;
   std::shared_ptr<spdlog::logger> log;
+  const ServedModels models;
   std::unique_ptr<Store> disk, redis;
   PrefixCache cache;
   Conversations conversations;
@@ -160,17 +161,17 @@ std::vector<std::string> names_of(const ServedModels& models) {
   return names;
 }
 
-ConversationsOptions conversations_options(const ServeArgs& a, const Model& model) {
+ConversationsOptions conversations_options(const ServeArgs& a, const ServedModels& models) {
   ConversationsOptions o;
   o.ttl = seconds(a.state_ttl);
-  o.model = model.fingerprint(-1);
-  for (size_t i = 0; i < model.adapters().size(); ++i) o.adapted.push_back(model.fingerprint(static_cast<int32_t>(i)));
+  o.model = models[0].fingerprint;
+  for (size_t i = 1; i < models.size(); ++i) o.adapted.push_back(models[i].fingerprint);
   return o;
 }
 
-ApiOptions api_options(const ServeArgs& a, const Session& s) {
+ApiOptions api_options(const ServeArgs& a, const Session& s, const ServedModels& models) {
   ApiOptions o;
-  o.models = served_models(a, s.model());
+  o.models = models;
   o.version = KRAIT_VERSION;
   o.vocab = s.sampled_vocab();
   o.state_bytes = SlotStore::bytes_per_slot(s.model().state_specs());
@@ -249,19 +250,20 @@ PrefixCacheOptions cache_options(const ServeArgs& a, Store* disk) {
 Server::Server(const ServeArgs& a, const Session& s, std::shared_ptr<spdlog::logger> logger)
     : args(a),
       log(std::move(logger)),
+      models(served_models(a, s.model())),
       disk(disk_of(a, log)),
       redis(redis_of(a, log)),
       cache(cache_options(a, disk.get()), real_clock()),
-      conversations(conversations_options(a, s.model()), cache, disk.get(), redis.get(), real_clock()),
+      conversations(conversations_options(a, models), cache, disk.get(), redis.get(), real_clock()),
       chat(chat_of(a, *s.tokenizer)),
-      metrics(names_of(served_models(a, s.model())), KRAIT_VERSION),
+      metrics(names_of(models), KRAIT_VERSION),
       keys(all_keys(a), real_clock()),
       service(s.model(), *s.tokenizer, chat.get(), cache, conversations, real_clock(), service_options(a, s),
               probe_of(metrics, *log)),
       streams(size_t{64} << 20, seconds(600), real_clock()),
       workers(2),
       store_workers(2),
-      context{.options = api_options(a, s),
+      context{.options = api_options(a, s, models),
               .service = service,
               .cache = cache,
               .conversations = conversations,
@@ -319,8 +321,7 @@ void serve_until_end(Server& server, Front& front, const sigset_t& signals) {
   const ServeArgs& a = server.args;
   std::jthread engine([&server] { server.service.run(); });
   front.api = &server.api;
-  server.log->info("{} is served at {}://{}:{}/",
-                   fmt::format("{}", fmt::join(names_of(server.context.options.models), ", ")),
+  server.log->info("{} is served at {}://{}:{}/", fmt::format("{}", fmt::join(names_of(server.models), ", ")),
                    a.tls_certificate.empty() ? "http" : "https", a.host, front.http.port());
   wait_for_end(server, front, signals);
   server.log->info("draining: running answers have {} s", a.drain);

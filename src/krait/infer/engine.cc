@@ -230,10 +230,7 @@ struct Engine::Impl {
   // Work of sequences that depends on their own alone.
   template <class F>
   void side_by_side(int64_t n, F&& work) const {
-    auto one = [&](int64_t i) { work(static_cast<size_t>(i)); };
-    ThreadPool* const pool_of_model = model.runtime().pool;
-    if (n > 1 && pool_of_model != nullptr) return pool_of_model->parallel_for(n, one);
-    for (int64_t i = 0; i < n; ++i) one(i);
+    model.runtime().pool->parallel_for(n, [&](int64_t i) { work(static_cast<size_t>(i)); });
   }
 
   // The next tokens of all sequences that have read what they had: drawn side by side, for a draw goes over the whole

@@ -107,16 +107,10 @@ State snapshot(const Model& model, const SlotStore& states, int64_t slot, const 
       copies.emplace_back(view.emplace_back(Tensor::empty(from.shape(), from.dtype())), from);
     }
   }
-  auto copy = [&](int64_t i) {
+  model.runtime().pool->parallel_for(std::ssize(copies), [&](int64_t i) {  // megabytes, while all other sequences wait
     auto& [to, from] = copies[static_cast<size_t>(i)];
     std::memcpy(to.bytes(), from.bytes(), static_cast<size_t>(to.nbytes()));
-  };
-  const auto n = static_cast<int64_t>(copies.size());
-  if (ThreadPool* const pool = model.runtime().pool) {  // megabytes, while all other sequences wait
-    pool->parallel_for(n, copy);
-  } else {
-    for (int64_t i = 0; i < n; ++i) copy(i);
-  }
+  });
   return s;
 }
 

@@ -161,12 +161,6 @@ Case ssd_scan(int64_t H, int64_t P, int64_t N, int64_t G, bool D_per_channel) {
   };
 }
 
-struct Mamba3Sizes {
-  int64_t H, P, N, G, R, F;
-  RotaryPairing pairing;
-  bool out_norm;
-};
-
 Case mamba3_scan(Mamba3Sizes n) {
   return [=](const KernelSet& k, const Exec& e) {
     const int64_t E = n.H * n.P, keys = n.R * n.G * n.N, ld = 2 * E + 2 * keys + 3 * n.H + n.F;

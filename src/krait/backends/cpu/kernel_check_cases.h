@@ -50,6 +50,12 @@ inline Floats joined(std::initializer_list<const Floats*> parts) {
   return all;
 }
 
+struct Mamba3Sizes {
+  int64_t H, P, N, G, R, F;
+  RotaryPairing pairing;
+  bool out_norm;
+};
+
 std::vector<NamedCase> gradient_cases();
 
 }  // namespace krait::kernel_check
