@@ -46,6 +46,17 @@ void set_dt(Json& j, const MixerConfig& c, const char* prefix, const char* floor
   j.set(floor, Json(c.number("dt_init_floor")));
 }
 
+Json pair(double low, double high) {
+  Json j = Json::array();
+  j.push(Json(low));
+  j.push(Json(high));
+  return j;
+}
+
+bool has_dt_limit(const MixerConfig& c) {
+  return c.number("dt_limit_min") > 0 || std::isfinite(c.number("dt_limit_max"));
+}
+
 Json transformers_config(const ModelSpec& s) {
   const MixerConfig& c = first_mixer(s);
   Json j = Json::object();
@@ -77,12 +88,7 @@ Json transformers_config(const ModelSpec& s) {
     j.set("head_dim", Json(c.integer("headdim")));
     j.set("n_groups", Json(c.integer("n_groups")));
     j.set("rms_norm", Json(true));
-    if (c.number("dt_limit_min") > 0 || std::isfinite(c.number("dt_limit_max"))) {
-      Json limit = Json::array();
-      limit.push(Json(c.number("dt_limit_min")));
-      limit.push(Json(c.number("dt_limit_max")));
-      j.set("time_step_limit", std::move(limit));
-    }
+    if (has_dt_limit(c)) j.set("time_step_limit", pair(c.number("dt_limit_min"), c.number("dt_limit_max")));
   } else {
     j.set("intermediate_size", Json(c.integer("d_inner")));
     j.set("time_step_rank", Json(c.integer("dt_rank")));
@@ -137,12 +143,8 @@ Json ssm_cfg(const ModelSpec& s) {
   j.set("rmsnorm", Json(c.flag("rmsnorm")));
   j.set("norm_before_gate", Json(c.flag("norm_before_gate")));
   if (c.flag("learned_initial_state")) j.set("learnable_init_states", Json(true));
-  if (c.number("dt_limit_min") > 0 || std::isfinite(c.number("dt_limit_max"))) {
-    Json limit = Json::array();
-    limit.push(Json(c.number("dt_limit_min")));
-    limit.push(Json(c.number("dt_limit_max")));
-    j.set("dt_limit", std::move(limit));
-  }
+  j.set("A_init_range", pair(c.number("A_init_min"), c.number("A_init_max")));
+  if (has_dt_limit(c)) j.set("dt_limit", pair(c.number("dt_limit_min"), c.number("dt_limit_max")));
   return j;
 }
 

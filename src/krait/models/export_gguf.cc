@@ -102,6 +102,8 @@ class Values {
     if_set(gguf_key::kInitialState, c_.flag("learned_initial_state"));
     unless(gguf_key::kNormEps, c_.number("norm_eps"), spec_.norm_eps);
     unless(gguf_key::kDtLimitMin, c_.number("dt_limit_min"), 0);
+    unless(gguf_key::kAInitMin, c_.number("A_init_min"), Mamba2Settings{}.A_init_min);
+    unless(gguf_key::kAInitMax, c_.number("A_init_max"), Mamba2Settings{}.A_init_max);
     if (std::isfinite(c_.number("dt_limit_max"))) own(gguf_key::kDtLimitMax, c_.number("dt_limit_max"));
   }
 

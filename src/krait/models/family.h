@@ -46,6 +46,7 @@ struct Mamba2Settings {
   bool learned_initial_state = false;
   double dt_limit_min = 0, dt_limit_max = 0, norm_eps = 1e-5;
   double dt_min = 1e-3, dt_max = 0.1, dt_init_floor = 1e-4;
+  double A_init_min = 1, A_init_max = 16;
 };
 void push_mamba2(ModelSpec& spec, int64_t layer, const Mamba2Settings&);
 

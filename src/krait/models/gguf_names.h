@@ -19,6 +19,8 @@ inline constexpr const char* kDtMin = "krait.init.dt_min";     // of fresh weigh
 inline constexpr const char* kDtMax = "krait.init.dt_max";
 inline constexpr const char* kDtFloor = "krait.init.dt_init_floor";
 inline constexpr const char* kDtScale = "krait.init.dt_scale";
+inline constexpr const char* kAInitMin = "krait.init.a_init_min";
+inline constexpr const char* kAInitMax = "krait.init.a_init_max";
 inline constexpr const char* kDtBcEps = "krait.ssm.dt_b_c_rms_epsilon";
 inline constexpr const char* kDtLimitMin = "krait.ssm.dt_limit_min";
 inline constexpr const char* kDtLimitMax = "krait.ssm.dt_limit_max";
@@ -33,10 +35,10 @@ inline constexpr const char* kAngles = "krait.ssm.rope_angles";
 inline constexpr const char* kOutputNorm = "krait.ssm.output_norm";
 inline constexpr const char* kAFloor = "krait.ssm.a_floor";
 inline constexpr const char* kSoftplusA = "krait.ssm.softplus_a";
-inline constexpr std::array kAll = {kVocabSize,   kEosIds,    kDtMin,          kDtMax,        kDtFloor,
-                                    kDtScale,     kDtBcEps,   kDtLimitMin,     kDtLimitMax,   kInnerWidth,
-                                    kPerChannelD, kGatedNorm, kNormBeforeGate, kInitialState, kNormEps,
-                                    kMimoRank,    kAngles,    kOutputNorm,     kAFloor,       kSoftplusA};
+inline constexpr std::array kAll = {kVocabSize,      kEosIds,       kDtMin,      kDtMax,      kDtFloor,     kDtScale,
+                                    kDtBcEps,        kDtLimitMin,   kDtLimitMax, kInnerWidth, kPerChannelD, kGatedNorm,
+                                    kNormBeforeGate, kInitialState, kNormEps,    kMimoRank,   kAngles,      kOutputNorm,
+                                    kAFloor,         kSoftplusA,    kAInitMin,   kAInitMax};
 }  // namespace gguf_key
 
 // The tensor that holds the parameter of that canonical name; throws kInternal if there is none.

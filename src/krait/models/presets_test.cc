@@ -85,7 +85,8 @@ void check_tensor(const ModelSpec& m, const std::string& name, const Tensor& t) 
   } else if (ends("A_log") && t.rank() == 2) {
     for (int64_t i = 0; i < t.numel(); ++i) EXPECT_FLOAT_EQ(t.f32()[i], std::log(static_cast<float>(i % t.dim(1) + 1)));
   } else if (ends("A_log")) {
-    expect_uniform(statistics(t, [](double v) { return std::exp(v); }), 1, 16, name);
+    expect_uniform(statistics(t, [](double v) { return std::exp(v); }), number("A_init_min"), number("A_init_max"),
+                   name);
   } else if (ends("mimo_x") || ends("mimo_o")) {
     expect_all(t, static_cast<double>(1 / static_cast<float>(number("mimo_rank"))), name);
   } else if (ends(".in_proj.bias") || ends(".out_proj.bias") || ends("init_states")) {
@@ -125,6 +126,8 @@ std::vector<ModelSpec> statistics_specs() {
     m.learned_initial_state = m.bias = true;
     m.dt_min = 0.002;
     m.dt_max = 0.5;
+    m.A_init_min = 0.25;
+    m.A_init_max = 2;
     for (int64_t i = 0; i < s.n_layer; ++i) push_mamba2(s, i, m);
   }));
   all.back().tie_embeddings = false;

@@ -111,6 +111,8 @@ inline std::vector<std::pair<std::string, ModelSpec>> all_tiny_specs() {
   two.dt_min = 0.002;
   two.dt_max = 0.2;
   two.dt_init_floor = 0.0002;
+  two.A_init_min = 0.5;
+  two.A_init_max = 2;
   all.emplace_back("mamba2 without gated norm", tiny_mamba2(two));
   all.emplace_back("mamba2 with LayerNorm", tiny_mamba2());
   all.back().second.rms_norm = false;

@@ -55,7 +55,7 @@ std::vector<ParamSpec> params(const MixerConfig& c, int64_t D) {
        {d.H},
        ParamRole::kVector,
        Init::dt_bias(c.number("dt_min"), c.number("dt_max"), c.number("dt_init_floor"))},
-      {"A_log", {d.H}, ParamRole::kVector, Init::log_uniform(1, 16)},
+      {"A_log", {d.H}, ParamRole::kVector, Init::log_uniform(c.number("A_init_min"), c.number("A_init_max"))},
       {"D", {d.D_per_channel ? d.S : d.H}, ParamRole::kVector, Init::constant(1)},
       {"out_proj.weight", {D, d.E}, ParamRole::kMatmul, Init::uniform(1 / std::sqrt(static_cast<double>(d.E))), true},
   };
@@ -169,6 +169,7 @@ std::vector<MixerConfig> examples() {
       .set("norm_before_gate", 0);
   c.set("learned_initial_state", 0).set("dt_limit_min", 0).set("dt_limit_max", std::numeric_limits<double>::infinity());
   c.set("norm_eps", 1e-5).set("dt_min", 1e-3).set("dt_max", 0.1).set("dt_init_floor", 1e-4);
+  c.set("A_init_min", 1).set("A_init_max", 16);
   MixerConfig odd = c;  // groups, limits, biases, norm first
   odd.set("d_inner", 40).set("d_ssm", 40).set("n_heads", 8).set("headdim", 5).set("d_state", 7).set("n_groups", 4);
   odd.set("d_conv", 3)

@@ -179,6 +179,8 @@ void parse_mamba2(const io::Checkpoint& c, const Keys& k, ModelSpec& spec) {
   m.learned_initial_state = k.boolean_or(gguf_key::kInitialState, false);
   m.dt_limit_min = k.number_or(gguf_key::kDtLimitMin, 0);
   m.dt_limit_max = k.number_or(gguf_key::kDtLimitMax, std::numeric_limits<double>::infinity());
+  m.A_init_min = k.number_or(gguf_key::kAInitMin, m.A_init_min);
+  m.A_init_max = k.number_or(gguf_key::kAInitMax, m.A_init_max);
   parse_dt(k, m);
   if (m.rmsnorm && !m.norm_before_gate) k.check([&] { check_groups(c, m.n_groups); });
   spec.architecture = "mamba2";

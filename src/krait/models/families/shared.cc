@@ -38,6 +38,7 @@ void push_mamba2(ModelSpec& spec, int64_t layer, const Mamba2Settings& s) {
   c.set("D_has_hdim", s.D_has_hdim).set("rmsnorm", s.rmsnorm).set("norm_before_gate", s.norm_before_gate);
   c.set("learned_initial_state", s.learned_initial_state).set("dt_limit_min", s.dt_limit_min);
   c.set("dt_limit_max", s.dt_limit_max).set("norm_eps", s.norm_eps);
+  c.set("A_init_min", s.A_init_min).set("A_init_max", s.A_init_max);
   push(spec, layer, "mamba2", std::move(c), "mixer", "norm");
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cmath>
 #include <limits>
 
 #include "krait/core/error.h"
@@ -90,6 +91,13 @@ void parse_mamba2(ModelSpec& spec, const Json& s) {
   if (const Json* limit = s.find("dt_limit")) {
     m.dt_limit_min = limit->at(0).as_double();
     m.dt_limit_max = limit->at(1).as_double();
+  }
+  if (const Json* range = s.find("A_init_range")) {
+    m.A_init_min = range->at(0).as_double();
+    m.A_init_max = range->at(1).as_double();
+    if (!(m.A_init_min > 0 && m.A_init_min <= m.A_init_max && std::isfinite(m.A_init_max)))
+      fail_data(fmt::format("[config] ssm_cfg.A_init_range is [{}, {}], expected 0 < low <= high", m.A_init_min,
+                            m.A_init_max));
   }
   m.dt_min = s.number_or("dt_min", m.dt_min);
   m.dt_max = s.number_or("dt_max", m.dt_max);
