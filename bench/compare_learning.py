@@ -2,17 +2,20 @@
 """Learning beside PyTorch: one recipe, the same first weights, samples and order, in Krait and in PyTorch.
 
   PYTHON bench/compare_learning.py RECIPE [--krait build/krait] [--steps 300] [--work compare] [--threads 2]
-         [--part krait|torch|both] [--device cpu|cuda] [--micro-batch N] [--reference mamba3.py]
+         [--part krait|torch|both] [--device cpu|cuda] [--micro-batch N] [--reference mamba3.py] [--runs N]
 
 RECIPE: a Mamba-2 (recipes/shakespeare.toml), beside that of transformers, or a Mamba-3, beside the definition in
 --reference; on shards with validation, as the recipe says. PYTHON needs torch and transformers. Both take the samples in
 the order of the text. Prints every 25th step's losses of both and the validation losses after the last step; the bar is a
 difference of 0.5 % there. The parts may run one after the other, on two machines that share WORK and the shards.
+With --runs the whole is done N times, run r with eps = (1 + r / 10)e-8 in both optimisers: a difference that means
+nothing but rounding, and so shows how far the ends are told apart by that alone.
 """
 import argparse
 import importlib.util
 import json
 import math
+import statistics
 import subprocess
 import tomllib
 from pathlib import Path
@@ -84,7 +87,11 @@ def loss_of(logits, x, y):
     return torch.nn.functional.cross_entropy(logits(x).flatten(0, 1), y.flatten())
 
 
-def torch_run(a, recipe, first):
+def eps_of(run):
+    return (1 + run / 10) * 1e-8
+
+
+def torch_run(a, recipe, first, run):
     named, logits = reference_peer(first, a.device, a.reference) if a.reference else transformers_peer(first, a.device)
     plain = [p for n, p in named.items() if n.endswith(UNDECAYED)]
     decayed = [p for n, p in named.items() if not n.endswith(UNDECAYED)]
@@ -92,7 +99,7 @@ def torch_run(a, recipe, first):
     batch = recipe["train"].get("batch") or recipe["train"]["batch_tokens"] // length
     micro = a.micro_batch or batch
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
-                                  lr=peak, betas=(0.9, 0.95), eps=1e-8)
+                                  lr=peak, betas=(0.9, 0.95), eps=eps_of(run))
     warmup = round(recipe["schedule"].get("warmup", 0.1) * a.steps)
     train, valid = (Windows(shard_ids(recipe["data"][k]), length, a.device) for k in ("train", "valid"))
     losses = []
@@ -108,7 +115,8 @@ def torch_run(a, recipe, first):
             losses[-1] += loss.item()
         torch.nn.utils.clip_grad_norm_(list(named.values()), 1.0)
         optimizer.step()
-        print(f"PyTorch, step {step + 1}: {losses[-1]:.5f}", flush=True)
+        if (step + 1) % 25 == 0:
+            print(f"PyTorch, run {run}, step {step + 1}: {losses[-1]:.5f}", flush=True)
     with torch.no_grad():
         held_out = [loss_of(logits, *valid.batch(i, 1)).item() for i in range(valid.count)]
     return losses, sum(held_out) / len(held_out)
@@ -119,25 +127,31 @@ def krait_runs(a, recipe):
     count = "batch=1" if "batch" in recipe["train"] else f"batch_tokens={recipe['data']['length']}"
     krait_run(a, a.work / "first", "train.steps=1", f"train.{count}", "schedule.peak=1e-30", "validation.batches=1")
     quiet = ["sample.every=1000000"] if "sample" in recipe else []
-    krait_run(a, a.work / "krait", f"train.steps={a.steps}", f"validation.every={a.steps}",
-              "validation.batches=1000000", *quiet)
+    for run in range(a.runs):
+        krait_run(a, a.work / f"krait-{run}", f"train.steps={a.steps}", f"validation.every={a.steps}",
+                  "validation.batches=1000000", f"optimizer.eps={eps_of(run)}", *quiet)
 
 
-def compare(work):
+def krait_result(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [l["loss"] for l in lines if "loss" in l], [l["valid_loss"] for l in lines if "valid_loss" in l][-1]
+
+
+def compare(a):
     """Prints both, if both are there."""
-    peer, metrics = work / "torch.json", work / "krait" / "metrics.jsonl"
-    if not peer.exists() or not metrics.exists():
+    peers, folders = ([a.work / f"{name}-{run}" for run in range(a.runs)] for name in ("torch", "krait"))
+    if not all((f / "losses.json").exists() for f in peers) or not all((f / "metrics.jsonl").exists() for f in folders):
         return
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    ours = [line["loss"] for line in lines if "loss" in line]
-    ours_valid = [line["valid_loss"] for line in lines if "valid_loss" in line][-1]
-    theirs, theirs_valid = json.loads(peer.read_text())
-    steps = len(ours)
-    assert steps == len(theirs), (steps, len(theirs))
+    ours, theirs = [krait_result(f) for f in folders], [json.loads((f / "losses.json").read_text()) for f in peers]
+    steps = len(ours[0][0])
+    assert all(len(losses) == steps for losses, _ in ours + theirs)
     for step in sorted({1, *range(25, steps + 1, 25), steps}):
-        print(f"step {step:5}: krait {ours[step - 1]:.5f}, PyTorch {theirs[step - 1]:.5f}")
-    print(f"validation after {steps} steps: krait {ours_valid:.5f}, PyTorch {theirs_valid:.5f} "
-          f"({100 * (ours_valid / theirs_valid - 1):+.2f} %, bar +0.5 %)")
+        print(f"step {step:5}: krait {ours[0][0][step - 1]:.5f}, PyTorch {theirs[0][0][step - 1]:.5f}")
+    valid = [[v for _, v in results] for results in (ours, theirs)]
+    for name, values in zip(("krait", "PyTorch"), valid):
+        print(f"validation after {steps} steps, {name}: {', '.join(f'{v:.5f}' for v in values)}; "
+              f"mean {statistics.fmean(values):.5f}")
+    print(f"krait's mean {100 * (statistics.fmean(valid[0]) / statistics.fmean(valid[1]) - 1):+.2f} % (bar +0.5 %)")
 
 
 def main():
@@ -151,15 +165,19 @@ def main():
     p.add_argument("--device", default="cpu")
     p.add_argument("--micro-batch", type=int, default=0)
     p.add_argument("--reference")
+    p.add_argument("--runs", type=int, default=1)
     a = p.parse_args()
     recipe = tomllib.loads(Path(a.recipe).read_text())
     if a.part != "torch":
         krait_runs(a, recipe)
     if a.part != "krait":
         torch.set_num_threads(a.threads)
-        result = torch_run(a, recipe, next((a.work / "first").glob("step-*")))
-        (a.work / "torch.json").write_text(json.dumps(result))
-    compare(a.work)
+        first = next((a.work / "first").glob("step-*"))
+        for run in range(a.runs):
+            folder = a.work / f"torch-{run}"
+            folder.mkdir(exist_ok=True)
+            (folder / "losses.json").write_text(json.dumps(torch_run(a, recipe, first, run)))
+    compare(a)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ class Test:
 
     def talk(self):
         b = self.browser
-        self.set_settings(max_tokens=48)
+        self.set_settings(max_tokens=300)
         b.js("window.spoken = []; new MutationObserver(() => spoken.push(document.querySelector('#status').textContent))"
              ".observe(document.querySelector('#status'), {childList: true})")
         b.js("document.querySelector('#message').focus()")
@@ -172,6 +172,25 @@ class Test:
         self.shot("stopped")
         self.audit("stopped")
         self.set_settings(max_tokens=24)
+
+    def adapters(self):
+        """Of a server with --lora: a new conversation with the last of the models."""
+        b = self.browser
+        names = [m["id"] for m in self.api("GET", "v1/models")["data"]]
+        self.check("one model: no choice, several: a choice", b.js("document.querySelector('#model').hidden") == (len(names) < 2))
+        if len(names) < 2:
+            return
+        before = self.current()
+        b.click("#new")
+        b.js(f"const m = document.querySelector('#model'); m.value = {json.dumps(names[-1])}; m.dispatchEvent(new Event('change'))")
+        self.say("Hello.")
+        b.wait("document.querySelector('#model').disabled")
+        model = self.api("GET", f"v1/states/{self.current()}")["model"]
+        self.check("the adapter that was chosen answers", model == names[-1], model)
+        self.shot("adapter")
+        self.audit("adapter")
+        b.js(f"localStorage.removeItem('krait.model'); openConversation({json.dumps(before)})")
+        b.wait(f"current.id === {json.dumps(before)}")
 
     def branch(self, first):
         b = self.browser
@@ -368,6 +387,7 @@ class Test:
             self.files()
             self.delete()
             self.errors(first)
+            self.adapters()
             self.keys()
             self.looks()
             self.whole()

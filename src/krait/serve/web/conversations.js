@@ -7,10 +7,10 @@ const live = new Map();               // id -> conversation with a turn that the
 let current = newConversation();
 
 function newConversation(id = newId('web-')) {
-  return { id, exists: false, turns: [], tokens: 0, views: [], from: 0, draft: null, running: null };
+  return { id, model: '', exists: false, turns: [], tokens: 0, views: [], from: 0, draft: null, running: null };
 }
 function conversationOf(json) {
-  return { ...newConversation(json.conversation_id), exists: true, turns: json.history, tokens: json.tokens };
+  return { ...newConversation(json.conversation_id), model: json.model, exists: true, turns: json.history, tokens: json.tokens };
 }
 
 // Titles are the browser's own: what the user named, or the first words of what was said.

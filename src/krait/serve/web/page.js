@@ -1,9 +1,29 @@
 
 // ---- The page: the message box, answers as they come, and what starts it all.
 
-const server = { model: '', chat: false, state_bytes: 0 };
+const server = { model: '', models: [], chat: false, state_bytes: 0 };
 const kMostSpoken = 2000;  // characters of an answer that a screen reader is given at once
 const kLiveEvery = 250;  // ms between updates of the figures while an answer is written
+
+// A conversation stays with the model, or adapter of it, that began it; a new one gets what was chosen last.
+function modelOf(conversation) {
+  if (conversation.model) return conversation.model;
+  const chosen = stored('localStorage', 'model');
+  return server.models.includes(chosen) ? chosen : server.model;
+}
+
+function showModel() {
+  $('model').hidden = server.models.length < 2;
+  $('model').value = modelOf(current);
+  $('model').disabled = current.exists || current.running !== null;
+}
+
+async function loadModels() {
+  const answer = await attempt(() => requestJson('GET', 'v1/models'));
+  server.models = answer ? answer.data.map((m) => m.id) : [];
+  $('model').replaceChildren(...server.models.map((id) => element('option', '', id)));
+  showModel();
+}
 
 function showComposer() {
   const message = $('message');
@@ -15,6 +35,7 @@ function showComposer() {
   $('send').setAttribute('aria-disabled', String(!running && message.value.trim() === ''));
   $('main').classList.toggle('running', running);
   if (running) showProgress(current);
+  showModel();
   for (const b of document.querySelectorAll('#turns .actions button:not(.always)')) b.disabled = running;
 }
 
@@ -42,7 +63,7 @@ function showProgress(conversation) {
 }
 
 // What came of the answer: `id` of the response. The conversation has one turn more.
-function commit(conversation, text, id, result) {
+function commit(conversation, model, text, id, result) {
   const { view } = conversation.running;
   figures.keep(id, result);
   const turn = { response_id: id, user: text, assistant: view.text,
@@ -53,6 +74,7 @@ function commit(conversation, text, id, result) {
   conversation.views.push(view);
   conversation.tokens = result.prompt + result.written;
   conversation.exists = true;
+  conversation.model = model;
   conversation.draft = null;
   view.complete(turn, true);
   titles.learn(conversation);
@@ -76,12 +98,13 @@ async function answer(conversation, text) {
     result = end || null;
     return result !== null;
   };
-  const body = dialect.body(server.model, conversation.id, text, samplerOptions());
+  const model = modelOf(conversation);
+  const body = dialect.body(model, conversation.id, text, samplerOptions());
   const id = await stream(dialect.path, body, {
     signal: running.abort.signal, hear,
     broke: () => { running.broken = true; showProgress(conversation); },
   });
-  return commit(conversation, text, id, result);
+  return commit(conversation, model, text, id, result);
 }
 
 async function send(text) {
@@ -211,6 +234,7 @@ function listen() {
     submit();
   });
   on('message', 'input', showComposer);
+  on('model', 'change', () => store('localStorage', 'model', $('model').value));
   on('new', 'click', startNew);
   on('rename', 'click', rename);
   on('delete', 'click', remove);
@@ -248,6 +272,7 @@ async function begin() {
   showFacts();
   showSurroundings(current);
   await refreshList();
+  await loadModels();
   await openFromAddress();
   await keepHealth();
 }

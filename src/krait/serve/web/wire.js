@@ -176,7 +176,7 @@ const dialects = {
   text: {
     path: 'generate',
     body: (model, conversation, text, s) => ({
-      conversation_id: conversation, prompt: text, stream: true, max_tokens: s.max_tokens,
+      model, conversation_id: conversation, prompt: text, stream: true, max_tokens: s.max_tokens,
       temperature: s.temperature, top_p: s.top_p, seed: s.seed,
     }),
     read(event) {
