@@ -48,9 +48,12 @@ TrainerOptions plan(int64_t steps, int64_t batch = 4, int64_t micro_batch = 4) {
   return o;
 }
 
-// That can be saved: files of its form hold multiples of 128 as widths of MLPs.
+// That can be saved: files of its form hold multiples of 128 as widths of MLPs. "tied": with one table for both ends.
 ModelSpec trained_spec(const std::string& generation) {
-  ModelSpec spec = tiny_spec(generation);
+  constexpr std::string_view kTied = " tied";
+  const bool tied = generation.ends_with(kTied);
+  ModelSpec spec = tiny_spec(tied ? generation.substr(0, generation.size() - kTied.size()) : generation);
+  spec.tie_embeddings = tied;
   for (SubBlockSpec& b : spec.blocks) {
     if (b.mixer == "gated_mlp") b.config.set("d_hidden", 128);
   }
@@ -117,6 +120,16 @@ TEST_P(TrainGenerations, AccumulationGivesTheSameBits) {
   whole.trainer.run(never);
   parts.trainer.run(never);
   EXPECT_TRUE(same_bits(whole.weights(), parts.weights()));
+}
+
+// A tied table gets gradients from both ends.
+TEST(Trainer, AccumulationGivesTheSameBitsWithATiedHead) {
+  const TestFolder a, b, c;
+  TrainRun whole("mamba2 tied", plan(10, 32, 32), a.path()), parts("mamba2 tied", plan(10, 32, 8), b.path()),
+      singles("mamba2 tied", plan(10, 32, 1), c.path());
+  for (TrainRun* r : {&whole, &parts, &singles}) r->trainer.run(never);
+  EXPECT_TRUE(same_bits(whole.weights(), parts.weights()));
+  EXPECT_TRUE(same_bits(whole.weights(), singles.weights()));
 }
 
 // Trap I4: what is trained is what runs.

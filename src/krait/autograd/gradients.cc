@@ -12,6 +12,24 @@ Tensor Gradients::of(const Tensor& t) {
   return t.same_part_of(e.gradient);
 }
 
+Tensor Gradients::apart(const Tensor& t) {
+  Entry& e = buffers_[t.owner().get()];
+  if (!e.values) e.values = t.owner();
+  if (!e.apart.defined()) e.apart = Tensor::zeros({t.buffer_numel()});
+  return t.same_part_of(e.apart);
+}
+
+Tensor Gradients::total(const Tensor& t) {
+  Entry& e = buffers_[t.owner().get()];
+  if (e.apart.defined() && !e.gradient.defined()) {
+    e.gradient = std::move(e.apart);
+  } else if (e.apart.defined()) {
+    for (int64_t i = 0; i < e.apart.numel(); ++i) e.gradient.f32()[i] += e.apart.f32()[i];
+  }
+  e.apart = {};
+  return of(t);
+}
+
 Tensor Gradients::claim(const Tensor& t) {
   if (t.numel() != t.buffer_numel() || !t.is_contiguous()) return {};
   Entry& e = buffers_[t.owner().get()];
@@ -46,7 +64,9 @@ void Gradients::pass_on(const Tensor& from, const Tensor& to) {
   }
   Tensor gradient = std::move(source->second.gradient);
   buffers_.erase(source);
-  buffers_[to.owner().get()] = {to.owner(), std::move(gradient)};
+  Entry& e = buffers_[to.owner().get()];
+  e.values = to.owner();
+  e.gradient = std::move(gradient);
 }
 
 void Gradients::drop_unwatched() {

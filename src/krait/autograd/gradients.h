@@ -12,6 +12,11 @@ class Gradients {
   // The gradient of t: f32, same shape and strides, zero when its buffer is first asked for. What is written there
   // stays until the buffer is dropped; backwards add to it.
   Tensor of(const Tensor& t);
+  // A buffer beside of(t), as large, for the second of two that read one parameter (the embedding of a head that is tied
+  // to it): over several batches each then sums in the order of the tokens, however these were cut.
+  Tensor apart(const Tensor& t);
+  // of(t), with what lies apart added to it.
+  Tensor total(const Tensor& t);
   // For a first writer: the gradient of t, not initialised, if t is a whole contiguous buffer that has none yet; else
   // undefined.
   Tensor claim(const Tensor& t);
@@ -33,7 +38,7 @@ class Gradients {
  private:
   struct Entry {
     std::shared_ptr<const void> values;  // keeps the address from being used again
-    Tensor gradient;                     // [numel of the buffer]; undefined if only watched
+    Tensor gradient, apart;              // [numel of the buffer]; undefined if nothing was added yet
     bool watched = false;
   };
   std::unordered_map<const void*, Entry> buffers_;

@@ -112,7 +112,7 @@ void embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> id
   ctx.tape->record(
       [&rt = ctx.runtime, &g = ctx.tape->gradients(), table, tokens = std::vector<int32_t>(ids.begin(), ids.end()), y] {
         const Tensor dy = g.of(y);
-        const EmbedGradParams p{tokens.data(), dy.f32(), dy.stride(0), g.of(table).f32(), y.dim(0), y.dim(1)};
+        const EmbedGradParams p{tokens.data(), dy.f32(), dy.stride(0), g.apart(table).f32(), y.dim(0), y.dim(1)};
         rt.kernels->embed_grad(rt.exec(), p);
       });
 }

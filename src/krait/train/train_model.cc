@@ -199,7 +199,7 @@ LossSum TrainModel::accumulate(const data::Batch& b, double scale) {
 
 void TrainModel::gradients() {
   parameters_->backward();
-  for (size_t i = 0; i < trained_.size(); ++i) trained_[i].gradient = gradients_->of(watched_[i]);
+  for (size_t i = 0; i < trained_.size(); ++i) trained_[i].gradient = gradients_->total(watched_[i]);
   parameters_.reset();
 }
 
