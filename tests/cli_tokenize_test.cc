@@ -122,6 +122,7 @@ TEST_F(CliTokenize, OfInstructionsAnswersAreLearned) {
 
 TEST_F(CliTokenize, AnErrorLeavesNothingBehind) {
   write("bad.jsonl", "{\"text\": \"good\"}\n{\"text\": 3}\n");
+  write("both.jsonl", "{\"text\": \"a\", \"prompt\": \"b\", \"completion\": \"c\"}\n");
   write("latin.txt", "caf\xE9");
   write("empty.txt", "");
   write("a.txt", "a");
@@ -129,6 +130,8 @@ TEST_F(CliTokenize, AnErrorLeavesNothingBehind) {
   fs::resize_file(path("cut.gz"), 60);
   const std::vector<std::tuple<Args, int, std::string>> cases{
       {{path("bad.jsonl")}, 3, "bad.jsonl:2"},
+      {{path("both.jsonl")}, 3, "both.jsonl:1: it has several of messages, prompt and completion, and text"},
+      {{path("a.txt"), path("empty.txt"), path("./a.txt")}, 2, "is named twice"},
       {{path("latin.txt")}, 3, "latin.txt is not UTF-8: byte 0xE9 at offset 3"},
       {{path("cut.gz")}, 3, "truncated"},
       {{path("empty.txt"), "--eos", "none"}, 3, "the inputs have no text"},

@@ -222,6 +222,14 @@ TEST_F(CliTrainTest, WrongFilesAreRefused) {
   EXPECT_EQ(tokenizer.code, 3);
   EXPECT_THAT(tokenizer.err, HasSubstr("is not the tokenizer that the shards were made with"));
 
+  const Finished twice =
+      krait(train("run", {"--set", "data.train=[\"" + path("data") + "\", \"" + path("data") + "\"]"}));
+  EXPECT_EQ(twice.code, 3);
+  EXPECT_THAT(twice.err, HasSubstr("is named twice"));
+  const Finished huge = krait(train("run", {"--set", "train.batch=1000000000000000"}));
+  EXPECT_EQ(huge.code, 3);
+  EXPECT_THAT(huge.err, HasSubstr("more than the 1e+09 that a step may have"));
+
   std::string shard = read_all(path("data/shard-00000.ktok"));
   shard[shard.size() - 5] = static_cast<char>(shard[shard.size() - 5] ^ 1);
   write("data/shard-00000.ktok", shard);
@@ -236,6 +244,15 @@ TEST_F(CliTrainTest, WrongFilesAreRefused) {
   EXPECT_EQ(krait({"train", path("absent.toml")}).code, 1);
   EXPECT_EQ(krait({"train", path("run.toml"), "--explain", "--resume"}).code, 2);
   EXPECT_FALSE(fs::exists(path("run")));
+}
+
+TEST_F(CliTrainTest, MetricsOfARunWithoutCheckpointsAreKept) {
+  fs::create_directory(path("run"));
+  write("run/metrics.jsonl", "{\"step\": 5, \"loss\": 1}\n");
+  const Finished f = krait(train("run", {"--set", "train.steps=2"}));
+  EXPECT_EQ(f.code, 0) << f.err;
+  EXPECT_THAT(f.err, HasSubstr("metrics.jsonl.1"));
+  EXPECT_THAT(read_all(path("run/metrics.jsonl.1")), HasSubstr("\"loss\": 1}"));
 }
 
 TEST_F(CliTrainTest, FineTunesACheckpoint) {

@@ -48,6 +48,8 @@ TEST_F(PlotTest, SaysWhatIsWrong) {
   };
   fails({path("metrics.jsonl"), "--out", path("a.gif")}, 2, "must end in .svg or .png");
   fails({path("metrics.jsonl"), "--out", path("a.svg"), "--key", "speed"}, 2, "there are loss, lr");
+  fails({path("metrics.jsonl"), "--out", path("a.svg"), "--key", "lr", "--log-loss"}, 2, "--log-loss has no effect");
+  fails({path("metrics.jsonl"), "--out", path("a.svg"), "--key", "lr", "--smooth", "3"}, 2, "--smooth has no effect");
   fails({path("broken.jsonl"), "--out", path("a.svg")}, 3, "line 2");
   fails({path("nowhere"), "--out", path("a.svg")}, 3, "cannot read");
   fails({path("metrics.jsonl")}, 2, "--out");

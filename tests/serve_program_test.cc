@@ -226,6 +226,7 @@ TEST(ServeProgram, ForksExportsAndImports) {
   server.post("/generate", with(kAsk, {{"conversation_id", "a"}}));
   const json fork = server.post("/v1/states/a/fork", {{"conversation_id", "b"}});
   EXPECT_EQ(fork["turns"], 1);
+  EXPECT_EQ(server.get("/v1/states/a/file?turns=99999999999999999999999").status, 400);
   const Reply file = server.get("/v1/states/a/file");
   EXPECT_EQ(file.headers.at("content-type"), "application/octet-stream");
   EXPECT_EQ(server.send("POST", "/v1/states/c", file.body, kKey, "application/octet-stream").status, 200);

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <cstring>
+#include <functional>
 
 #include "krait/data/loader.h"
 #include "krait/data/tasks/task.h"
@@ -63,7 +64,11 @@ ModelSpec trained_spec(const std::string& generation) {
 struct Heard final : train::Observer {
   std::vector<train::StepReport> steps;
   std::vector<train::ValidationReport> validations;
-  void on_step(const train::StepReport& r) override { steps.push_back(r); }
+  std::function<void(const train::StepReport&)> then;
+  void on_step(const train::StepReport& r) override {
+    steps.push_back(r);
+    if (then) then(r);
+  }
   void on_validation(const train::ValidationReport& r) override { validations.push_back(r); }
 };
 
@@ -263,6 +268,50 @@ TEST(Trainer, WeightsThatAreNotFiniteAreNamedAndNotSaved) {
   const std::string what = io::message_of(ErrorCode::kFailed, [&] { run.trainer.run(never); });
   EXPECT_THAT(what, HasSubstr("backbone.layers.1.mixer.norm.weight itself holds values that are not finite"));
   EXPECT_TRUE(RunFolder::steps(folder.path()).empty());
+}
+
+// Never: a checkpoint that is no good in the place of one that was.
+TEST(Trainer, AStepThatBreaksTheWeightsIsNotSaved) {
+  TrainerOptions o = plan(50);
+  o.save_every = o.keep_last = 1;
+  const TestFolder folder;
+  TrainRun run("mamba2", o, folder.path());
+  run.heard.then = [&](const train::StepReport& r) {
+    if (r.step == 4) run.model.trained()[2].value.f32()[1] = std::numeric_limits<float>::infinity();
+  };
+  const std::string what = io::message_of(ErrorCode::kFailed, [&] { run.trainer.run(never); });
+  EXPECT_THAT(what, HasSubstr("step 4 left values in " + run.model.trained()[2].spec.name));
+  EXPECT_THAT(what, HasSubstr("step-00000003, is untouched"));
+  EXPECT_EQ(RunFolder::steps(folder.path()), std::vector<int64_t>{3});
+}
+
+TEST(Trainer, AValidationLossThatIsNotFiniteEndsTheRun) {
+  TrainerOptions o = plan(50);
+  o.valid_every = 3;
+  o.valid_samples = 4;
+  const TestFolder folder;
+  TrainRun late("mamba2", o, folder.path());
+  late.heard.then = [&](const train::StepReport& r) {
+    for (train::Trained& t : late.model.trained()) {
+      if (r.step == 3 && t.spec.name.ends_with("norm_f.weight")) std::fill_n(t.value.f32(), t.value.numel(), 3e38f);
+    }
+    late.model.changed();
+  };
+  const std::string what = io::message_of(ErrorCode::kFailed, [&] { late.trainer.run(never); });
+  EXPECT_THAT(what, HasSubstr("the validation loss after step 3 is"));
+  EXPECT_THAT(what, HasSubstr("the last good state is saved as"));
+}
+
+// A full disk under the metrics, say.
+TEST(Trainer, AnObserverThatFailsLosesNothing) {
+  const TestFolder folder;
+  TrainRun run("mamba2", plan(50), folder.path());
+  run.heard.then = [](const train::StepReport& r) {
+    if (r.step == 5) throw Error(ErrorCode::kFailed, "[metrics] no space");
+  };
+  const std::string what = io::message_of(ErrorCode::kFailed, [&] { run.trainer.run(never); });
+  EXPECT_THAT(what, HasSubstr("[metrics] no space; the last good state is saved as"));
+  EXPECT_EQ(RunFolder::steps(folder.path()), std::vector<int64_t>{5});
 }
 
 // A student of other weights comes to say what its teacher says, and the report shows both parts of the loss.

@@ -11,8 +11,8 @@ INTRO = """# Command line
 
 Made by `tools/make_cli_doc.py` from the program's own `--help`; `./dev test` checks that it is current.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 bad model or data, 130 ended by Ctrl-C. Progress goes to stderr and only to a terminal; `--json`
-prints one JSON document on stdout.
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 bad model or data, 130 ended by Ctrl-C, 143 by SIGTERM. Progress bars go to stderr and only to a terminal (`train` tells its
+steps anywhere); `--json` prints one JSON document on stdout.
 """
 
 

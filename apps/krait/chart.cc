@@ -9,6 +9,7 @@
 
 #include "cairo_library.h"
 #include "krait/core/error.h"
+#include "krait/io/atomic_file.h"
 
 namespace krait::cli {
 namespace {
@@ -44,7 +45,7 @@ class Drawing {
   Drawing(const std::filesystem::path& out, double height) : out_(out), png_(out.extension() == ".png") {
     surface_ = png_ ? c_.image_surface_create(CAIRO_FORMAT_RGB24, static_cast<int>(kWidth * kPngScale),
                                               static_cast<int>(height * kPngScale))
-                    : c_.svg_surface_create(out.c_str(), kWidth, height);
+                    : c_.svg_surface_create_for_stream(append, &picture_, kWidth, height);
     check();
     cr_ = c_.create(surface_);
     if (png_) c_.scale(cr_, kPngScale, kPngScale);
@@ -63,11 +64,12 @@ class Drawing {
 
   void finish() {
     if (png_) {
-      const cairo_status_t status = c_.surface_write_to_png(surface_, out_.c_str());
+      const cairo_status_t status = c_.surface_write_to_png_stream(surface_, append, &picture_);
       if (status != CAIRO_STATUS_SUCCESS) failed(status);
     }
     c_.surface_finish(surface_);
     check();
+    io::write_file(out_, picture_);
   }
 
   void colour(Colour k) { c_.set_source_rgb(cr_, k.r, k.g, k.b); }
@@ -103,6 +105,10 @@ class Drawing {
   }
 
  private:
+  static cairo_status_t append(void* to, const unsigned char* data, unsigned int n) {
+    static_cast<std::string*>(to)->append(reinterpret_cast<const char*>(data), n);
+    return CAIRO_STATUS_SUCCESS;
+  }
   void check() const {
     const cairo_status_t status = c_.surface_status(surface_);
     if (status != CAIRO_STATUS_SUCCESS) failed(status);
@@ -114,6 +120,7 @@ class Drawing {
   const Cairo& c_ = cairo();
   std::filesystem::path out_;
   bool png_;
+  std::string picture_;  // the file's bytes
   cairo_surface_t* surface_ = nullptr;
   cairo_t* cr_ = nullptr;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <filesystem>
+#include <set>
 
 #include "krait/core/error.h"
 #include "krait/io/find_files.h"
@@ -42,13 +43,14 @@ std::vector<text::Message> messages_of(const io::Json& list) {
 void add_document_options(Command& c, DocumentArgs& a) {
   c.option("--jsonl-field", a.field,
            "of JSONL, the field that is the text; default: messages (a conversation), prompt and completion, or text, "
-           "whichever a line has");
+           "whichever a line has (several: an error)");
   c.flag("--jsonl", a.jsonl, "all inputs are JSONL, whatever they are called");
   c.flag("--lossy-utf8", a.lossy, "take text that is not UTF-8: U+FFFD stands for what is not");
 }
 
 DocumentReader::DocumentReader(const DocumentArgs& a) : jsonl_(a.jsonl) {
   bool known = true;
+  std::set<std::string> seen;
   for (const std::string& place : a.places) {
     std::vector<std::string> files{place};
     if (place != "-") files = io::find_files(place, true, is_text);
@@ -59,6 +61,9 @@ DocumentReader::DocumentReader(const DocumentArgs& a) : jsonl_(a.jsonl) {
     }
     for (const std::string& file : files) {
       std::error_code ec;
+      if (!seen.insert(file == "-" ? file : fs::weakly_canonical(file, ec).string()).second) {
+        fail_usage("[texts] " + file + " is named twice");
+      }
       const auto size = file == "-" ? 0 : fs::file_size(file, ec);
       known = known && file != "-" && !ec;
       total_bytes_ += known ? static_cast<int64_t>(size) : 0;
@@ -125,6 +130,11 @@ text::Document parse_document(RawDocument raw, const DocumentArgs& a) {
     const io::Json line = io::Json::parse(content, raw.where);
     const io::Json* messages = line.find("messages");
     const io::Json *prompt = line.find("prompt"), *completion = line.find("completion");
+    if (a.field.empty() &&
+        (messages != nullptr) + (prompt != nullptr && completion != nullptr) + (line.find("text") != nullptr) > 1) {
+      fail_data(
+          "it has several of messages, prompt and completion, and text: --jsonl-field takes one field as the text");
+    }
     if (!a.field.empty()) {
       d.text = line.at(a.field).as_string();
     } else if (messages != nullptr) {

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <set>
 
 #include "chart.h"
@@ -48,16 +50,15 @@ Series read_metrics(const fs::path& file) {
   return series;
 }
 
-// Running mean over `n` points.
-void smooth(Curve& c, int64_t n) {
-  std::vector<std::pair<double, double>> out;
-  double sum = 0;
-  for (size_t i = 0; i < c.points.size(); ++i) {
-    sum += c.points[i].second;
-    if (i >= static_cast<size_t>(n)) sum -= c.points[i - static_cast<size_t>(n)].second;
-    out.emplace_back(c.points[i].first, sum / static_cast<double>(std::min<size_t>(i + 1, static_cast<size_t>(n))));
+// Running mean over `n` points; what is not finite stays a gap.
+void smooth(Curve& c, size_t n) {
+  std::deque<double> last;
+  for (auto& [x, y] : c.points) {
+    if (!std::isfinite(y)) continue;
+    last.push_back(y);
+    if (last.size() > n) last.pop_front();
+    y = std::accumulate(last.begin(), last.end(), 0.0) / static_cast<double>(last.size());
   }
-  c.points = std::move(out);
 }
 
 struct Topic {
@@ -80,6 +81,10 @@ std::vector<Topic> topics(const Args& a) {
 
 int plot(const Args& a) {
   if (a.runs.empty() || a.out.empty()) fail_usage("[plot] RUN and --out are needed");
+  if (!a.keys.empty() && a.log_loss) fail_usage("[plot] --log-loss has no effect beside --key");
+  if (a.smooth > 0 && !a.keys.empty() && std::ranges::find(a.keys, "loss") == a.keys.end()) {
+    fail_usage("[plot] --smooth has no effect: it smooths the loss, which no --key names");
+  }
   if (a.smooth < 0) fail_usage("[plot] --smooth is " + std::to_string(a.smooth) + ", expected 0 or more");
   std::vector<std::pair<std::string, Series>> runs;
   std::set<std::string> known;
@@ -97,7 +102,7 @@ int plot(const Args& a) {
         if (found == series.end()) continue;
         Curve c = found->second;
         c.name = run + key;
-        if (a.smooth > 1 && key == "loss") smooth(c, a.smooth);
+        if (a.smooth > 1 && key == "loss") smooth(c, static_cast<size_t>(a.smooth));
         p.curves.push_back(std::move(c));
       }
     }

@@ -9,6 +9,7 @@
 
 #include "krait/backends/cpu/cpu_backend.h"
 #include "krait/core/error.h"
+#include "krait/io/find_files.h"
 #include "krait/io/gguf.h"
 #include "krait/models/peft.h"
 #include "krait/text/utf8.h"
@@ -121,7 +122,11 @@ std::unique_ptr<text::Tokenizer> find_tokenizer(const io::Checkpoint& c) {
 }
 
 std::unique_ptr<text::Tokenizer> open_any_tokenizer(const std::string& path) {
-  if (path.ends_with(".gguf")) {
+  std::error_code ec;
+  const fs::path folder(path);
+  const bool model = fs::is_directory(folder, ec) && !fs::exists(folder / "tokenizer.json", ec) &&
+                     !io::find_files(path, false, [](const fs::path& p) { return p.extension() == ".gguf"; }).empty();
+  if (model || path.ends_with(".gguf")) {
     const auto c = io::Checkpoint::open(path);
     auto t = find_tokenizer(*c);
     if (!t) fail_data("[tokenizer] " + path + " holds no vocabulary");
@@ -152,6 +157,7 @@ std::pair<std::string, double> split_scale(const std::string& text) {
   if (eq == std::string::npos) return {text, 1};
   const std::optional<double> scale = number_in(std::string_view(text).substr(eq + 1));
   if (!scale) fail_usage("[lora] '" + text + "' is not DIR or DIR=SCALE");
+  if (*scale == 0) fail_usage("[lora] '" + text + "': with a scale of 0 it adds nothing");
   return {text.substr(0, eq), *scale};
 }
 

@@ -27,12 +27,20 @@ struct Args {
 constexpr int64_t kChunk = 8192;   // tokens of a pass, all sequences together
 constexpr int64_t kTogether = 16;  // sequences of a pass at most
 
+// What --lengths sets: of options with a range both ends.
+bool is_length(std::string_view option) {
+  return option == "length" || option == "length_min" || option == "length_max" || option == "length_end";
+}
+
 data::TaskConfig config_of(const Args& a) {
   data::TaskConfig c;
   for (const std::string& o : a.options) {
     const size_t equals = o.find('=');
     if (equals == std::string::npos) fail_usage("[task] --option is '" + o + "', expected NAME=VALUE");
-    c[o.substr(0, equals)] = o.substr(equals + 1);
+    const std::string name = o.substr(0, equals);
+    if (!a.lengths.empty() && is_length(name))
+      fail_usage("[task] --option " + name + " has no effect beside --lengths");
+    if (!c.emplace(name, o.substr(equals + 1)).second) fail_usage("[task] --option " + name + " is given twice");
   }
   return c;
 }
@@ -81,10 +89,8 @@ struct Row {
 Row evaluate(const Args& a, const Model& m, data::TaskConfig config, const std::string& length) {
   const data::TaskInfo* info = data::find_task(a.task);
   if (!length.empty()) {
-    for (const data::TaskOption& o : info->options) {  // of those with a range both ends
-      if (o.name == "length" || o.name == "length_min" || o.name == "length_max" || o.name == "length_end") {
-        config[std::string(o.name)] = length;
-      }
+    for (const data::TaskOption& o : info->options) {
+      if (is_length(o.name)) config[std::string(o.name)] = length;
     }
   }
   const std::unique_ptr<data::Task> task = data::make_task(*info, config, static_cast<uint64_t>(a.seed));

@@ -65,8 +65,9 @@ struct Encoded {
 
 Encoded encode(RawDocument raw, const CorpusArgs& a, const text::DocumentEncoder& encoder) {
   Encoded e;
-  e.bytes = std::ssize(raw.content);
   const text::Document d = parse_document(std::move(raw), a.documents);
+  e.bytes = std::ssize(d.text) + std::ssize(d.prompt);
+  for (const text::Message& m : d.messages) e.bytes += std::ssize(m.content);
   e.kind = d.kind;
   const bool empty = d.kind == text::Document::Kind::kText && d.text.empty();  // not a document of --eos alone
   if (!empty) e.ids = encoder.encode(d);

@@ -45,6 +45,17 @@ std::optional<int64_t> first_step(const Args& a) {
   return steps.back();
 }
 
+// The metrics of a run that left no checkpoint are not written over.
+void set_aside(const fs::path& metrics) {
+  std::error_code ec;
+  if (fs::file_size(metrics, ec) == 0 || ec) return;
+  fs::path kept;
+  for (int n = 1; kept.empty() || fs::exists(kept); ++n) kept = metrics.string() + "." + std::to_string(n);
+  fs::rename(metrics, kept);
+  std::fprintf(stderr, "note: metrics of an earlier run without checkpoints are now in %s\n",
+               krait::text::escape_controls(kept.string()).c_str());
+}
+
 const char* name_of(train::Outcome outcome) {
   switch (outcome) {
     case train::Outcome::kDone:
@@ -80,8 +91,9 @@ int run(const Args& a, const train::TrainConfig& config, const train::RunData& d
   train::Trainer trainer({model, *data.train, data.valid.get(), *pool, folder, observers, text.writer(config)},
                          options);
   if (resumed) trainer.resume(*resumed);
+  if (!resumed) set_aside(folder.path() / "metrics.jsonl");
   train::MetricsLog metrics(folder.path() / "metrics.jsonl", resumed.value_or(0));  // which is cut only now
-  train::EventLog events(folder.path());
+  train::EventLog events(folder.path(), resumed.value_or(0));
   observers.add(metrics);
   observers.add(events);
   observers.add(progress);

@@ -1,6 +1,7 @@
 #include "train_report.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -48,12 +49,13 @@ std::string count(double n) {
   return fmt::format("{:.3g}G", n / 1e9);
 }
 
-std::string line_of(const StepReport& r, double seconds_left) {
-  std::string line = fmt::format("step {}/{}  loss {:.4f}  lr {:.3g}  |g| {:.3g}  {} tok/s", r.step, r.steps, r.loss,
-                                 r.lr, r.grad_norm, count(r.tokens_per_second));
+// What matters least comes last: a narrow terminal cuts it off. `speed`: tokens a second, of more than this step.
+std::string line_of(const StepReport& r, double speed, double seconds_left) {
+  std::string line = fmt::format("step {}/{}  loss {:.4f}", r.step, r.steps, r.loss);
   if (r.kl) line += fmt::format("  KL {:.4f}", *r.kl);
-  if (r.peak_share > 0) line += fmt::format("  {:.1f} % of peak", 100 * r.peak_share);
   if (r.step < r.steps) line += "  " + duration(seconds_left) + " left";
+  line += fmt::format("  {} tok/s  lr {:.3g}  |g| {:.3g}", count(speed), r.lr, r.grad_norm);
+  if (r.peak_share > 0) line += fmt::format("  {:.1f} % of peak", 100 * r.peak_share * speed / r.tokens_per_second);
   return line;
 }
 
@@ -169,18 +171,30 @@ void TrainProgress::say(const std::string& line) {
 void TrainProgress::on_step(const StepReport& r) {
   const auto now = Clock::now();
   if (first_ < 0) first_ = r.step - 1;
+  constexpr double kFading = 0.9;
+  tokens_ = kFading * tokens_ + r.tokens_per_second * r.seconds;
+  seconds_ = kFading * seconds_ + r.seconds;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double left = seconds / static_cast<double>(r.step - first_) * static_cast<double>(r.steps - r.step);
   const bool edge = r.step == first_ + 1 || r.step == r.steps;
   const double pause = terminal_ ? 0.2 : 10;
   if (!edge && std::chrono::duration<double>(now - shown_).count() < pause) return;
   shown_ = now;
-  const std::string line = line_of(r, left);
+  const std::string line = line_of(r, tokens_ / seconds_, left);
   if (!terminal_ || r.step == r.steps) return say(line);
+  draw(r, line);
+}
+
+// In one row of the terminal: the bar where it fits, and of the line what fits.
+void TrainProgress::draw(const StepReport& r, const std::string& line) {
+  winsize size{};
+  const size_t columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
   constexpr int kWidth = 24;
   std::string bar(static_cast<size_t>(kWidth * r.step / r.steps), '#');
   bar.resize(kWidth, '.');
-  std::fprintf(stderr, "\r\033[K[%s] %s", bar.c_str(), line.c_str());
+  std::string row = line.size() + kWidth + 3 <= columns ? "[" + bar + "] " + line : line;
+  row.resize(std::min(row.size(), columns));
+  std::fprintf(stderr, "\r\033[K%s", row.c_str());
   std::fflush(stderr);
   visible_ = true;
 }

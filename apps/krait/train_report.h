@@ -26,11 +26,13 @@ class TrainProgress final : public train::Observer {
 
  private:
   void say(const std::string& line);  // a line that stays
+  void draw(const train::StepReport&, const std::string& line);
 
   using Clock = std::chrono::steady_clock;
   bool terminal_, visible_ = false;
   Clock::time_point start_, shown_;
-  int64_t first_ = -1;  // the step before the first one seen
+  int64_t first_ = -1;               // the step before the first one seen
+  double tokens_ = 0, seconds_ = 0;  // of the last steps, older ones with less weight
 };
 
 }  // namespace krait::cli

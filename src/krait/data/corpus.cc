@@ -5,18 +5,25 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "krait/core/error.h"
 #include "krait/data/shard_format.h"
 #include "krait/io/find_files.h"
 
 namespace krait::data {
+
 Corpus::Corpus(const std::vector<std::string>& places, Verify verify) {
+  std::set<std::filesystem::path> seen;
   for (const std::string& place : places) {
     const auto files =
         io::find_files(place, false, [](const std::filesystem::path& p) { return p.extension() == kShardSuffix; });
     if (files.empty()) fail_data("[corpus] " + place + ": there are no shards (*.ktok)");
-    for (const std::string& file : files) shards_.emplace_back(file, verify);
+    for (const std::string& file : files) {
+      if (!seen.insert(std::filesystem::weakly_canonical(file)).second)
+        fail_data("[corpus] " + file + " is named twice");
+      shards_.emplace_back(file, verify);
+    }
   }
   if (shards_.empty()) fail_data("[corpus] no shards are named");
   const TokenShard& first = shards_.front();

@@ -231,7 +231,7 @@ Model::Stream Model::run_blocks(ForwardContext& ctx, std::span<const int32_t> id
 }
 
 Tensor Model::embedded(ForwardContext& ctx, std::span<const int32_t> ids) const {
-  Tensor y = embed(ctx, params_.get(kEmbeddingName).value, ids);
+  Tensor y = embed(ctx, params_.get(kEmbeddingName).value, ids, spec_.tie_embeddings);
   if (!embedding_low_rank_.empty()) add_low_rank(ctx, ids, embedding_low_rank_, y);
   return y;
 }

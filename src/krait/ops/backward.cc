@@ -107,14 +107,15 @@ void copy(ForwardContext& ctx, const Tensor& from, const Tensor& to) {
   ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), from, to] { run_add(rt, g.of(to), g.of(from)); });
 }
 
-void embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> ids, const Tensor& y) {
+void embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> ids, bool tied, const Tensor& y) {
   if (!ctx.tape->gradients().watched(table)) return;
-  ctx.tape->record(
-      [&rt = ctx.runtime, &g = ctx.tape->gradients(), table, tokens = std::vector<int32_t>(ids.begin(), ids.end()), y] {
-        const Tensor dy = g.of(y);
-        const EmbedGradParams p{tokens.data(), dy.f32(), dy.stride(0), g.apart(table).f32(), y.dim(0), y.dim(1)};
-        rt.kernels->embed_grad(rt.exec(), p);
-      });
+  ctx.tape->record([&rt = ctx.runtime, &g = ctx.tape->gradients(), table,
+                    tokens = std::vector<int32_t>(ids.begin(), ids.end()), tied, y] {
+    const Tensor dy = g.of(y);
+    Tensor dtable = tied ? g.apart(table) : g.of(table);
+    const EmbedGradParams p{tokens.data(), dy.f32(), dy.stride(0), dtable.f32(), y.dim(0), y.dim(1)};
+    rt.kernels->embed_grad(rt.exec(), p);
+  });
 }
 
 }  // namespace krait::backward

@@ -15,7 +15,7 @@ void silu_gate(ForwardContext&, const Tensor& a, const Tensor& gate, const Tenso
 // sum += a, where sum had the other term
 void add(ForwardContext&, const Tensor& a, const Tensor& sum);
 void copy(ForwardContext&, const Tensor& from, const Tensor& to);
-void embed(ForwardContext&, const Tensor& table, std::span<const int32_t> ids, const Tensor& y);
+void embed(ForwardContext&, const Tensor& table, std::span<const int32_t> ids, bool tied, const Tensor& y);
 
 // `before`: gather_states() before the scan changed `state`.
 void causal_conv(ForwardContext&, const Tensor& x, const Tensor& w, const Tensor& b, bool silu, const Tensor& before,

@@ -142,7 +142,7 @@ void copy_(ForwardContext& ctx, Tensor& to, const Tensor& from) {
   if (ctx.training()) backward::copy(ctx, from, to);
 }
 
-Tensor embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> ids) {
+Tensor embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> ids, bool tied) {
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= table.dim(0)) {
       fail_data(
@@ -152,7 +152,7 @@ Tensor embed(ForwardContext& ctx, const Tensor& table, std::span<const int32_t> 
   Tensor y = Tensor::empty({static_cast<int64_t>(ids.size()), table.dim(1)});
   EmbedParams p{table.bytes(), table.dtype(), ids.data(), y.f32(), static_cast<int64_t>(ids.size()), table.dim(1)};
   ctx.kernels().embed(ctx.exec(), p);
-  if (ctx.training()) backward::embed(ctx, table, ids, y);
+  if (ctx.training()) backward::embed(ctx, table, ids, tied, y);
   return y;
 }
 

@@ -35,8 +35,9 @@ void silu_gate(ForwardContext&, const Tensor& a, const Tensor& gate, Tensor& out
 void copy_(ForwardContext&, Tensor& to, const Tensor& from);
 // residual += x. Under a tape the sum takes x's place in memory instead, and its gradient is that of x.
 void add_(ForwardContext&, Tensor& residual, const Tensor& x);
-// rows of `table` [V, D] -> f32 [T, D]; throws kBadData on an id outside [0, V).
-Tensor embed(ForwardContext&, const Tensor& table, std::span<const int32_t> ids);
+// rows of `table` [V, D] -> f32 [T, D]; throws kBadData on an id outside [0, V). `tied`: the table is the head's, too;
+// its gradient is then summed apart (Gradients::apart).
+Tensor embed(ForwardContext&, const Tensor& table, std::span<const int32_t> ids, bool tied = false);
 
 // Throws kInternal unless x is f32 [rows, D] with contiguous rows. -1: any.
 void check_rows(const char* op, const char* name, const Tensor& x, int64_t rows, int64_t D);

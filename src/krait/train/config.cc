@@ -11,6 +11,7 @@ namespace krait::train {
 namespace {
 
 constexpr double kHuge = std::numeric_limits<double>::max();
+constexpr int64_t kMostSteps = 1'000'000'000'000'000;
 constexpr const char* kNoEffect = "has no effect ";
 
 // Keys of a config.json in the original form that a table [model] may have, and their values.
@@ -171,6 +172,9 @@ void read_loop(SettingReader& r, LoopConfig& t, const DataConfig& d, const LoraC
   r.read("segment", t.segment, 0);
   r.read("threads", t.threads, 0);
   if (l.enabled && r.has("weights")) r.problem("weights", std::string(kNoEffect) + "beside [lora]: factors stay f32");
+  for (const auto& [key, value] : {std::pair{"steps", t.steps}, std::pair{"tokens", t.tokens}}) {
+    if (value > kMostSteps) r.problem(key, "is " + std::to_string(value) + ", expected 1e15 at most");
+  }
   one_of(r, "steps", "tokens");
   one_of(r, "batch", "batch_tokens");
   for (const char* key : {"tokens", "batch_tokens"}) {

@@ -102,6 +102,16 @@ void EventFile::record(std::string_view bytes) {
   }
 }
 
+// session_log { status: START (1) }
+void EventFile::session_start(int64_t step) {
+  std::string log, e = event(static_cast<double>(std::time(nullptr)), step);
+  append_key(log, 1, kVarint);
+  append_varint(log, 1);
+  append_bytes(e, 7, log);
+  record(e);
+  flush();
+}
+
 void EventFile::scalar(std::string_view tag, int64_t step, double when, float value) {
   std::string rest;
   append_key(rest, 2, kFixed32);

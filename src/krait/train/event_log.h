@@ -9,8 +9,11 @@ namespace krait::train {
 
 class EventLog final : public Observer {
  public:
-  // A new file in `folder`; tensorboard shows the files of a folder together, so that a resumed run goes on.
-  explicit EventLog(const std::filesystem::path& folder) : file_(folder) {}
+  // A new file in `folder`; tensorboard shows the files of a folder together, so that a run resumed from `last_step`
+  // goes on: what earlier files say of later steps it then leaves out. 0: a new run.
+  EventLog(const std::filesystem::path& folder, int64_t last_step) : file_(folder) {
+    if (last_step > 0) file_.session_start(last_step + 1);
+  }
 
   void on_step(const StepReport&) override;
   void on_validation(const ValidationReport&) override;

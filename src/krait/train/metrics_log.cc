@@ -54,8 +54,14 @@ MetricsLog::~MetricsLog() { ::close(fd_); }
 
 void MetricsLog::write(const Json& j) {
   const std::string line = j.dump() + "\n";
-  if (::write(fd_, line.data(), line.size()) == static_cast<ssize_t>(line.size())) return;
-  throw Error(ErrorCode::kFailed, fmt::format("[metrics] {}: {}", path_.string(), std::strerror(errno)));
+  for (size_t done = 0; done < line.size();) {
+    const ssize_t n = ::write(fd_, line.data() + done, line.size() - done);
+    if (n >= 0) {
+      done += static_cast<size_t>(n);
+    } else if (errno != EINTR) {
+      throw Error(ErrorCode::kFailed, fmt::format("[metrics] {}: {}", path_.string(), std::strerror(errno)));
+    }
+  }
 }
 
 void MetricsLog::on_step(const StepReport& r) {

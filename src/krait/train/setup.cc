@@ -19,6 +19,7 @@ namespace {
 
 using io::Json;
 
+constexpr double kMostTokens = 1e9;      // of a step: all of its ids are in memory
 constexpr int64_t kTokensAtOnce = 8192;  // of a micro-batch that nobody chose
 // Held-out examples of a task come from another seed than those that are learned.
 constexpr uint64_t kHeldOut = 0x9E3779B97F4A7C15u;
@@ -75,7 +76,7 @@ int64_t interval(int64_t wanted, int64_t steps) { return wanted > 0 ? wanted : s
 // The largest divisor of the batch whose samples fit.
 int64_t fitting_micro_batch(int64_t batch, int64_t sample_tokens) {
   int64_t best = 1;
-  for (int64_t n = 1; n <= batch; ++n) {
+  for (int64_t n = 1; n <= std::min(batch, kTokensAtOnce); ++n) {
     if (batch % n == 0 && n * sample_tokens <= kTokensAtOnce) best = n;
   }
   return best;
@@ -170,6 +171,10 @@ TrainerOptions trainer_options(const TrainConfig& c, const RunData& d) {
   o.batch = c.train.batch > 0 ? c.train.batch : c.train.batch_tokens / c.data.length;
   const int64_t sample_tokens = is_task ? d.train->samples({}, 1).n_tokens() : c.data.length;
   o.micro_batch = c.train.micro_batch > 0 ? c.train.micro_batch : fitting_micro_batch(o.batch, sample_tokens);
+  if (static_cast<double>(o.batch) * static_cast<double>(sample_tokens) > kMostTokens) {
+    fail_data(fmt::format("[train] a batch of {} samples of {} tokens is more than the {:.0e} that a step may have",
+                          o.batch, sample_tokens, kMostTokens));
+  }
   const int64_t step_tokens = o.batch * c.data.length;
   const int64_t steps = c.train.steps > 0 ? c.train.steps : (c.train.tokens + step_tokens - 1) / step_tokens;
   o.schedule = {LrSchedule::shape_of(c.schedule.shape),
@@ -228,6 +233,8 @@ Identity identity_of(const TrainConfig& c, const TrainerOptions& o, const ModelS
     for (const auto& [key, value] : c.data.options) id["data.options." + key] = value;
   }
   id["data.fingerprint"] = fmt::format("{:016x}", d.train->fingerprint());
+  // The best checkpoint and `patience` compare losses on them.
+  if (d.valid) id["data.valid_fingerprint"] = fmt::format("{:016x}", d.valid->fingerprint());
   id["optimizer.name"] = o.optimizer.name;
   id["optimizer.beta1"] = number(o.optimizer.beta1);
   id["optimizer.beta2"] = number(o.optimizer.beta2);

@@ -206,10 +206,16 @@ void TrainModel::gradients() {
 LossSum TrainModel::evaluate(const data::Batch& b) {
   model();
   reset_states(b.n_seqs());
-  LossOptions o;
-  o.targets = b.targets;
-  o.weights = b.weights;
-  return sum_of(model().loss(b.ids, b.spans, states_, o), b.weights);
+  const int64_t length = longest(b), piece = options_.segment > 0 ? options_.segment : std::max<int64_t>(length, 1);
+  LossSum sum;
+  for (int64_t first = 0; first < length; first += piece) {
+    const data::Batch part = segment_of(b, first, piece);
+    LossOptions o;
+    o.targets = part.targets;
+    o.weights = part.weights;
+    sum += sum_of(model().loss(part.ids, part.spans, states_, o), part.weights);
+  }
+  return sum;
 }
 
 }  // namespace krait::train

@@ -82,7 +82,7 @@ class TrainModel {
   // Fills Trained::gradient.
   void gradients();
 
-  // Losses without gradients and without the teacher, with the parameters as of now.
+  // Losses without gradients and without the teacher, with the parameters as of now; segment by segment, too.
   LossSum evaluate(const data::Batch&);
   // The model with the parameters as of now; valid until begin() or changed().
   const Model& model();

@@ -69,7 +69,7 @@ Json json_of(const Progress& p, const Identity& identity) {
   return j;
 }
 
-Progress progress_of(const Json& j) {
+Progress progress_of(const Json& j, const fs::path& checkpoint) {
   Progress p;
   p.step = j.at("step").as_integer();
   p.tokens = j.at("tokens").as_integer();
@@ -78,17 +78,32 @@ Progress progress_of(const Json& j) {
   p.best_loss = j.at("best_loss").as_double();
   p.best_step = j.at("best_step").as_integer();
   p.since_best = j.at("since_best").as_integer();
+  const auto [least, most] =
+      std::minmax({p.tokens, p.position.epoch, p.position.index, p.validated, p.best_step, p.since_best, p.step});
+  if (least < 0 || p.step != step_of(checkpoint.filename().string()) || std::max(p.validated, p.best_step) > p.step) {
+    fail_data(fmt::format("the numbers contradict each other or the name of the folder (step {})", p.step));
+  }
   return p;
 }
 
-Json read_state(const fs::path& checkpoint) {
-  Json j = read_json(checkpoint / kState);
+struct Stored {
+  Json state;
+  Progress progress;
+};
+
+Stored read_state(const fs::path& checkpoint) try {
+  Stored s{read_json(checkpoint / kState), {}};
+  const Json& j = s.state;
   const int64_t format = j.at("format").as_integer();
   if (format != kFormat) {
     fail_data(fmt::format("[resume] {} is of format {}, this program reads {}", (checkpoint / kState).string(), format,
                           kFormat));
   }
-  return j;
+  s.progress = progress_of(j, checkpoint);
+  return s;
+} catch (const Error& e) {
+  const std::string file = (checkpoint / kState).string(), what = e.what();
+  throw Error(e.code(), what.find(file) != std::string::npos ? what : "[resume] " + file + ": " + what);
 }
 
 std::vector<io::NamedTensor> optimizer_tensors(const TrainState& s) {
@@ -197,6 +212,13 @@ RunFolder::RunFolder(fs::path path, Identity identity, std::vector<FileContent> 
     throw Error(ErrorCode::kFailed, "[train] another process is training in " + path_.string());
   }
   remove_left_over();
+  for (fs::directory_iterator it(path_, ec), end; !ec && it != end; it.increment(ec)) {
+    if (step_of(it->path().filename().string()) < 0 || fs::exists(it->path() / kState)) continue;
+    ::close(lock_);
+    throw Error(ErrorCode::kFailed, fmt::format("[train] {} is no whole checkpoint (it has no {}): remove it, or name "
+                                                "another folder",
+                                                it->path().string(), kState));
+  }
 }
 
 RunFolder::~RunFolder() { ::close(lock_); }
@@ -239,6 +261,12 @@ void RunFolder::write(const fs::path& folder, const TrainState& s) const {
   io::write_file(folder / kState, json_of(s.progress, identity_).dump(2) + "\n");
 }
 
+std::string RunFolder::last_known() const {
+  const auto saved = steps(path_);
+  if (saved.empty()) return "no earlier checkpoint is there";
+  return "the last checkpoint, " + checkpoint(path_, saved.back()).string() + ", is untouched";
+}
+
 fs::path RunFolder::save(const TrainState& s) {
   const fs::path folder = checkpoint(path_, s.progress.step);
   const fs::path staging = path_ / ("." + folder.filename().string() + ".partial");
@@ -251,13 +279,8 @@ fs::path RunFolder::save(const TrainState& s) {
     sync_folder(path_);
   } catch (const std::exception& e) {
     fs::remove_all(staging, ec);
-    const auto saved = steps(path_);
     throw Error(ErrorCode::kFailed,
-                fmt::format("[train] step {} could not be saved; {}: {}", s.progress.step,
-                            saved.empty()
-                                ? "no earlier checkpoint is there"
-                                : "the last checkpoint, " + checkpoint(path_, saved.back()).string() + ", is untouched",
-                            e.what()));
+                fmt::format("[train] step {} could not be saved; {}: {}", s.progress.step, last_known(), e.what()));
   }
   return folder;
 }
@@ -293,13 +316,21 @@ void RunFolder::compare_identity(const Json& state, const fs::path& folder) cons
 
 void RunFolder::load(int64_t step, const TrainState& s) const {
   const fs::path folder = checkpoint(path_, step);
-  const Json state = read_state(folder);
-  compare_identity(state, folder);
-  s.progress = progress_of(state);
-  load_weights(folder, s);
-  load_optimizer(folder / "optimizer.safetensors", s);
+  try {
+    const Stored stored = read_state(folder);
+    compare_identity(stored.state, folder);
+    s.progress = stored.progress;
+    load_weights(folder, s);
+    load_optimizer(folder / "optimizer.safetensors", s);
+  } catch (const Error& e) {
+    auto earlier = steps(path_);
+    std::erase_if(earlier, [&](int64_t n) { return n >= step; });
+    if (earlier.empty()) throw;
+    throw Error(e.code(), fmt::format("{}\nAn earlier checkpoint, {}, is there: without {} a run goes on from it",
+                                      e.what(), checkpoint(path_, earlier.back()).string(), folder.string()));
+  }
 }
 
-Progress read_progress(const fs::path& checkpoint) { return progress_of(read_state(checkpoint)); }
+Progress read_progress(const fs::path& checkpoint) { return read_state(checkpoint).progress; }
 
 }  // namespace krait::train

@@ -45,7 +45,7 @@ struct FileContent {
 class RunFolder {
  public:
   // Made if need be. `files` go into every checkpoint (the tokenizer's). Throws kFailed if it cannot be made or
-  // another process is training in it.
+  // another process is training in it, or a checkpoint in it is not whole.
   RunFolder(std::filesystem::path, Identity, std::vector<FileContent> files);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
@@ -55,6 +55,9 @@ class RunFolder {
   // Steps of the checkpoints in a folder, ascending.
   static std::vector<int64_t> steps(const std::filesystem::path& run);
   static std::filesystem::path checkpoint(const std::filesystem::path& run, int64_t step);
+
+  // "the last checkpoint, RUN/step-00000100, is untouched", or that there is none.
+  std::string last_known() const;
 
   // Returns the folder. Throws kFailed, saying which checkpoint is still there.
   std::filesystem::path save(const TrainState&);

@@ -126,12 +126,43 @@ TEST(TrainState, WhatAKilledProcessLeftIsNoCheckpointAndGoes) {
   const io::TestFolder folder;
   folder.write("run/.step-00000007.partial/model.safetensors", "half");
   folder.write("run/.step-00000003.removed/state.json", "{}");
-  folder.write("run/step-00000009/model.safetensors", "no state beside it");
   folder.write("run/step-x/state.json", "{}");
   EXPECT_THAT(RunFolder::steps(folder / "run"), ElementsAre());
   const RunFolder runs(folder / "run", {}, {});
   EXPECT_FALSE(fs::exists(folder / "run" / ".step-00000007.partial"));
   EXPECT_FALSE(fs::exists(folder / "run" / ".step-00000003.removed"));
+}
+
+TEST(TrainState, WhatIsNoWholeCheckpointIsNamedAtOnce) {
+  const io::TestFolder folder;
+  folder.write("run/step-00000009/model.safetensors", "no state beside it");
+  EXPECT_THAT(io::message_of(ErrorCode::kFailed, [&] { const RunFolder runs(folder / "run", {}, {}); }),
+              HasSubstr("step-00000009 is no whole checkpoint"));
+}
+
+TEST(TrainState, ADamagedCheckpointNamesTheOneBeforeIt) {
+  const io::TestFolder folder;
+  RunState run(1);
+  RunFolder runs(folder / "run", {}, {});
+  for (run.progress.step = 1; run.progress.step <= 2; ++run.progress.step) runs.save(run.state());
+  const fs::path last = folder / "run" / "step-00000002";
+  const std::string state = io::read_text(last / "state.json");
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string changed = state;
+    changed.replace(changed.find(from), from.size(), to);
+    io::write_file(last / "state.json", changed);
+    return io::bad_data([&] { runs.load(2, run.state()); });
+  };
+  for (const std::string& what :
+       {with("\"step\": 2", "\"step\": 1"), with("\"sample\": 0", "\"sample\": -5"), with("\"tokens\"", "\"t\"")}) {
+    EXPECT_THAT(what, HasSubstr((last / "state.json").string()));
+    EXPECT_THAT(what, HasSubstr("An earlier checkpoint, " + (folder / "run" / "step-00000001").string()));
+  }
+  io::write_file(last / "state.json", state);
+  fs::resize_file(last / "optimizer.safetensors", 100);
+  EXPECT_THAT(io::bad_data([&] { runs.load(2, run.state()); }), HasSubstr("An earlier checkpoint, "));
+  runs.load(1, run.state());
+  EXPECT_EQ(run.progress.step, 1);
 }
 
 TEST(TrainState, OneProcessAtATime) {

@@ -14,6 +14,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int64_t kBetweenStops = 64;  // batches that are made before a signal is looked for again
+
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // For each parameter 2 forward, 2 for the gradient of its input, and 2 for its own if it is trained; 2 for each of a
@@ -69,9 +71,16 @@ bool Trainer::after_step(const Stop& stop) {
   if (due(options_.valid_every) && !validate(stop)) return false;
   if (parts_.write_samples && due(options_.sample_every)) {
     swap_ema();
-    const std::vector<SampleText> texts = parts_.write_samples(parts_.model.model(), progress_.step);
+    std::vector<SampleText> texts;
+    std::string failure;
+    try {
+      texts = parts_.write_samples(parts_.model.model(), progress_.step);
+    } catch (const Error& e) {
+      failure = e.what();
+    }
     swap_ema();
-    if (!texts.empty()) parts_.observer.on_samples(progress_.step, texts);
+    if (!failure.empty()) give_up(fmt::format("[train] step {}: its sample texts failed: {}", progress_.step, failure));
+    if (!texts.empty()) tell([&](Observer& o) { o.on_samples(progress_.step, texts); });
   }
   const bool is_best = options_.keep_best && progress_.best_step == progress_.step;
   if (due(options_.save_every) || is_best) save(true);
@@ -80,6 +89,11 @@ bool Trainer::after_step(const Stop& stop) {
 
 void Trainer::save(bool remove_old) {
   if (saved_ == progress_.step) return;
+  if (const std::string broken = not_finite(); !broken.empty()) {
+    throw Error(ErrorCode::kFailed, fmt::format("[train] step {} left values in {} that are not finite, so it is not "
+                                                "saved; {}",
+                                                progress_.step, broken, parts_.folder.last_known()));
+  }
   const auto start = Clock::now();
   const auto folder = parts_.folder.save(state());
   if (remove_old) parts_.folder.remove_old(options_.keep_last, options_.keep_best ? progress_.best_step : 0);
@@ -94,6 +108,10 @@ LossSum Trainer::read_gradients(const Stop& stop, int64_t& tokens, bool& interru
   double weight = 0;
   for (int64_t i = 0; i < n_micro; ++i) {
     batches.push_back(parts_.train.batch(progress_.position, options_.batch, {.micro = i, .n_micro = n_micro}));
+    if (i % kBetweenStops == kBetweenStops - 1 && stop()) {
+      interrupted = true;
+      return {};
+    }
     weight += weight_sum(batches.back());
     tokens += batches.back().n_tokens();
   }
@@ -141,7 +159,7 @@ bool Trainer::step(const Stop& stop) {
   r.seconds = seconds_since(start);
   r.tokens_per_second = static_cast<double>(tokens) / r.seconds;
   if (options_.peak_flops > 0) r.peak_share = token_flops_ * r.tokens_per_second / options_.peak_flops;
-  parts_.observer.on_step(r);
+  tell([&](Observer& o) { o.on_step(r); });
   return true;
 }
 
@@ -173,6 +191,9 @@ bool Trainer::validate(const Stop& stop) {
   const auto e = evaluate(parts_.model, *parts_.valid, options_.valid_samples, options_.micro_batch, stop);
   swap_ema();
   if (!e) return false;
+  if (!std::isfinite(e->loss)) {
+    give_up(fmt::format("[train] the validation loss after step {} is {}", progress_.step, e->loss));
+  }
   const bool best = e->loss < progress_.best_loss;
   progress_.validated = progress_.step;
   progress_.since_best = best ? 0 : progress_.since_best + 1;
@@ -180,33 +201,54 @@ bool Trainer::validate(const Stop& stop) {
     progress_.best_loss = e->loss;
     progress_.best_step = progress_.step;
   }
-  parts_.observer.on_validation({progress_.step, e->loss, e->accuracy, best, seconds_since(start)});
+  const ValidationReport report{progress_.step, e->loss, e->accuracy, best, seconds_since(start)};
+  tell([&](Observer& o) { o.on_validation(report); });
   return true;
 }
 
 // Backward goes from the head to the embedding: the first gradient that is not finite on that way is nearest to the
 // cause.
 void Trainer::diverged(double loss) {
-  const auto broken = [](const Tensor& t) { return count_non_finite(t) > 0; };
   const std::vector<Trained>& trained = parts_.model.trained();
-  const auto weight = std::ranges::find_if(trained, [&](const Trained& t) { return broken(t.value); });
-  const auto first =
-      std::find_if(trained.rbegin(), trained.rend(), [&](const Trained& t) { return broken(t.gradient); });
-  const auto n = std::ranges::count_if(trained, [&](const Trained& t) { return broken(t.gradient); });
+  const auto broken = [](const Trained& t) { return count_non_finite(t.gradient) > 0; };
+  const auto first = std::find_if(trained.rbegin(), trained.rend(), broken);
   std::string what = fmt::format("[train] step {} (samples from {} of epoch {} on): the loss is {}", progress_.step + 1,
                                  progress_.position.index, progress_.position.epoch, loss);
   if (first != trained.rend()) {
-    what += fmt::format(", and {} of {} gradients are not finite, the first on the way back that of {}", n,
-                        trained.size(), first->spec.name);
+    what += fmt::format(", and {} of {} gradients are not finite, the first on the way back that of {}",
+                        std::ranges::count_if(trained, broken), trained.size(), first->spec.name);
   }
-  if (weight != trained.end()) {
-    what += fmt::format("; {} itself holds values that are not finite, so nothing is saved", weight->spec.name);
-    throw Error(ErrorCode::kFailed, what);
+  give_up(what);
+}
+
+std::string Trainer::not_finite() const {
+  const std::vector<Trained>& trained = parts_.model.trained();
+  for (size_t i = 0; i < trained.size(); ++i) {
+    if (count_non_finite(trained[i].value) > 0) return trained[i].spec.name;
+    if (!ema_.empty() && count_non_finite(ema_[i]) > 0) return "the average of " + trained[i].spec.name;
+  }
+  return "";
+}
+
+// Fails, once the state as it stands is saved, unless its weights are no good.
+void Trainer::give_up(const std::string& what) {
+  if (const std::string broken = not_finite(); !broken.empty()) {
+    throw Error(ErrorCode::kFailed,
+                fmt::format("{}; {} itself holds values that are not finite, so nothing is saved; {}", what, broken,
+                            parts_.folder.last_known()));
   }
   save(false);
-  throw Error(ErrorCode::kFailed,
-              what + fmt::format("; the state before it is saved as {}",
-                                 RunFolder::checkpoint(parts_.folder.path(), progress_.step).string()));
+  throw Error(ErrorCode::kFailed, fmt::format("{}; the last good state is saved as {}", what,
+                                              RunFolder::checkpoint(parts_.folder.path(), progress_.step).string()));
+}
+
+// An observer that fails (a full disk) ends the run, but what was learned is kept.
+void Trainer::tell(const std::function<void(Observer&)>& say) {
+  try {
+    say(parts_.observer);
+  } catch (const Error& e) {
+    give_up(e.what());
+  }
 }
 
 }  // namespace krait::train

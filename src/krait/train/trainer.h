@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "krait/train/observer.h"
@@ -52,8 +53,8 @@ class Trainer {
   // Goes on from the checkpoint of that step in the run's folder.
   void resume(int64_t step);
 
-  // To the end, or until `stop`, asked between passes, is true. Throws kFailed where loss or gradient are no longer
-  // finite: the state before that step is saved then.
+  // To the end, or until `stop`, asked between passes, is true. Throws kFailed where loss, gradient or weights are no
+  // longer finite, or an observer fails: the last state whose weights are finite is saved then, if it can be.
   Outcome run(const Stop& stop);
 
   const Progress& progress() const { return progress_; }
@@ -69,7 +70,10 @@ class Trainer {
   bool is_over() const;
   bool after_step(const Stop& stop);  // validation, samples, checkpoint; false: interrupted
   void save(bool remove_old);
+  std::string not_finite() const;  // the name of weights that are not; "": all are
   [[noreturn]] void diverged(double loss);
+  [[noreturn]] void give_up(const std::string& what);
+  void tell(const std::function<void(Observer&)>& say);
   TrainState state() { return {parts_.model, *optimizer_, ema_, progress_}; }
 
   Parts parts_;

@@ -49,9 +49,11 @@ std::optional<int64_t> query_number(const HttpRequest& r, const std::string& nam
       throw ServeError(400, "unknown_parameter", fmt::format("[request] '{}' is not known here", key), key);
     int64_t n = 0;
     const char* end = value.data() + value.size();
-    if (value.empty() || std::from_chars(value.data(), end, n).ptr != end || n < least || n > most) {
+    const auto [stop, error] = std::from_chars(value.data(), end, n);
+    if (error != std::errc() || stop != end || n < least || n > most) {
       throw ServeError(400, "invalid_value", fmt::format("[request] '{}' wants {} to {}", name, least, most), name);
     }
+    if (out) throw ServeError(400, "invalid_value", fmt::format("[request] '{}' is given twice", name), name);
     out = n;
   }
   return out;

@@ -183,6 +183,7 @@ async function editTurn(n) {
 
 async function regenerate() {
   const text = current.turns.at(-1).user;
+  if (!(await ask('Regenerate?', 'The answer that is there is taken back. To keep it, fork instead.', 'Regenerate'))) return;
   if (!(await cutTo(current, current.turns.length - 1))) return;
   if (settings.seed !== null) alertUser('The seed is fixed: with the same settings the answer will be the same.', true);
   $('message').focus();

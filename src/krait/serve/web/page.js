@@ -216,7 +216,7 @@ function onKey(event) {
 }
 
 function openFromAddress() {
-  const id = decodeURIComponent(location.hash.slice(1));
+  const id = location.hash.slice(1);
   if (!/^[A-Za-z0-9_-]{1,128}$/.test(id)) return show(newConversation());
   return id === current.id ? undefined : openConversation(id).then((shown) => shown || show(newConversation()));
 }
