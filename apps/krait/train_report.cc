@@ -185,7 +185,7 @@ void TrainProgress::on_step(const StepReport& r) {
   draw(r, line);
 }
 
-// In one row of the terminal: the bar where it fits, and of the line what fits.
+// In one row of the terminal: the bar where it fits, and of the line the parts that fit.
 void TrainProgress::draw(const StepReport& r, const std::string& line) {
   winsize size{};
   const size_t columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
@@ -193,7 +193,7 @@ void TrainProgress::draw(const StepReport& r, const std::string& line) {
   std::string bar(static_cast<size_t>(kWidth * r.step / r.steps), '#');
   bar.resize(kWidth, '.');
   std::string row = line.size() + kWidth + 3 <= columns ? "[" + bar + "] " + line : line;
-  row.resize(std::min(row.size(), columns));
+  if (row.size() > columns) row.resize(std::min(columns, row.rfind("  ", columns)));
   std::fprintf(stderr, "\r\033[K%s", row.c_str());
   std::fflush(stderr);
   visible_ = true;

@@ -100,7 +100,8 @@ std::optional<Fault> check_array(const json& v, const json& schema, const std::s
   if (auto f = check_size(v.size(), schema, "minItems", "maxItems", "items", path)) return f;
   if (schema.contains("contains") &&
       std::ranges::all_of(v, [&](const json& one) { return check(one, schema["contains"], path).has_value(); })) {
-    return Fault{path, "invalid_value", fmt::format("wants an item that fits {}", schema["contains"].dump())};
+    return Fault{path, "invalid_value",
+                 fmt::format("wants {}", schema["contains"].value("description", schema["contains"].dump()))};
   }
   if (!schema.contains("items")) return {};
   for (size_t i = 0; i < v.size(); ++i) {
@@ -148,6 +149,16 @@ std::optional<Fault> check_any(const json& v, const json& all, const std::string
   return nearest;
 }
 
+// What may not be, or of several such things the one that is; the last field that it is about.
+Fault contradiction(const json& v, const json& banned, const std::string& path) {
+  const json* found = &banned;
+  if (banned.contains("anyOf")) {
+    found = &*std::ranges::find_if(banned["anyOf"], [&](const json& one) { return !check(v, one, path); });
+  }
+  const std::string where = found->contains("required") ? member(path, found->at("required").back()) : path;
+  return {where, "invalid_value", found->value("description", "must not be this")};
+}
+
 std::optional<Fault> check(const json& v, const json& schema, const std::string& path) {
   if (schema.contains("type")) {
     if (auto f = check_type(v, schema["type"], path)) return f;
@@ -168,7 +179,7 @@ std::optional<Fault> check(const json& v, const json& schema, const std::string&
     if ((f = check_any(v, schema["anyOf"], path))) return f;
   }
   if (schema.contains("not") && !check(v, schema["not"], path)) {
-    return Fault{path, "invalid_value", schema["not"].value("description", "must not be this")};
+    return contradiction(v, schema["not"], path);
   }
   if (schema.contains("if") && !check(v, schema["if"], path)) return check(v, schema["then"], path);
   return {};
@@ -232,9 +243,15 @@ void check_schema(const json& value, const json& schema) {
 json parse_body(const std::string& body) {
   constexpr int kDeepest = 64;
   json out;
+  std::vector<std::set<std::string>> names;  // of the objects around
   try {
-    out = json::parse(body, [](int depth, json::parse_event_t, json&) {
+    out = json::parse(body, [&](int depth, json::parse_event_t event, json& name) {
       if (depth > kDeepest) throw ServeError(400, "invalid_json", "[request] the body is nested too deeply");
+      if (event == json::parse_event_t::object_start) names.emplace_back();
+      if (event == json::parse_event_t::object_end) names.pop_back();
+      if (event == json::parse_event_t::key && !names.back().insert(name.get<std::string>()).second) {
+        throw ServeError(400, "invalid_json", fmt::format("[request] the body has {} twice", name.dump()));
+      }
       return true;
     });
   } catch (const json::exception& e) {

@@ -104,13 +104,20 @@ TEST(Schemas, InapplicableIsRefused) {
   };
   EXPECT_EQ(with(json::object()), "");
   EXPECT_EQ(with({{"logprobs", true}, {"top_logprobs", 2}}), "");
-  EXPECT_NE(with({{"top_logprobs", 2}}), "");
-  EXPECT_NE(with({{"max_tokens", 1}, {"max_completion_tokens", 1}}), "");
+  EXPECT_EQ(with({{"top_logprobs", 2}}), "top_logprobs: invalid_value");
+  EXPECT_EQ(with({{"max_tokens", 1}, {"max_completion_tokens", 1}}), "max_completion_tokens: invalid_value");
   EXPECT_NE(with({{"stream_options", {{"include_usage", true}}}}), "");
   EXPECT_EQ(with({{"stream", true}, {"stream_options", {{"include_usage", true}}}}), "");
   EXPECT_NE(with({{"tools", json::array()}}), "");
   EXPECT_EQ(with({{"model", "other"}}), "") << "404, later";
   EXPECT_NE(with({{"model", nullptr}}), "");
+}
+
+TEST(Schema, ABodyHasEveryNameOnce) {
+  EXPECT_EQ(parse_body(R"({"a": {"b": 1}, "b": [{"a": 1}, {"a": 2}]})").size(), 2u);
+  for (const char* body : {R"({"a": 1, "b": 2, "a": 1})", R"({"c": [{"a": {"b": 1, "b": 1}}]})"}) {
+    EXPECT_THROW(parse_body(body), ServeError) << body;
+  }
 }
 
 TEST(Schemas, ResponsesGoOnWithOneThing) {
@@ -125,10 +132,10 @@ TEST(Schemas, ResponsesGoOnWithOneThing) {
   };
   EXPECT_EQ(with({{"conversation", "c"}}), "");
   EXPECT_EQ(with({{"previous_response_id", "r"}, {"conversation", nullptr}, {"store", false}}), "");
-  EXPECT_NE(with({{"previous_response_id", "r"}, {"conversation", "c"}}), "");
-  EXPECT_NE(with({{"conversation", "c"}, {"store", false}}), "");
-  EXPECT_NE(with({{"conversation", "c"}, {"instructions", "i"}}), "");
-  EXPECT_NE(with({{"previous_response_id", "r"}, {"instructions", "i"}}), "");
+  EXPECT_EQ(with({{"previous_response_id", "r"}, {"conversation", "c"}}), "previous_response_id: invalid_value");
+  EXPECT_EQ(with({{"conversation", "c"}, {"store", false}}), "store: invalid_value");
+  EXPECT_EQ(with({{"conversation", "c"}, {"instructions", "i"}}), "instructions: invalid_value");
+  EXPECT_EQ(with({{"previous_response_id", "r"}, {"instructions", "i"}}), "instructions: invalid_value");
   EXPECT_NE(with({{"conversation", "a/b"}}), "");
 }
 

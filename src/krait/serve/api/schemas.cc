@@ -124,7 +124,7 @@ json generate_schema(const ApiOptions& o) {
   json s = object(std::move(p), {"prompt"});
   s["not"] = {{"properties", {{"store", {{"const", false}}}, {"conversation_id", {{"type", "string"}}}}},
               {"required", {"store", "conversation_id"}},
-              {"description", "cannot be kept under a name and not be kept"}};
+              {"description", "names a conversation, which store = false says is not to be kept"}};
   return s;
 }
 
@@ -184,7 +184,10 @@ json messages_schema(const char* what) {
   const json user = message_schema({"user"}, 1);
   return {{"type", "array"},
           {"items", {{"anyOf", json::array({user, message_schema({"system", "developer", "assistant"}, 0)})}}},
-          {"contains", {{"properties", {{"role", {{"const", "user"}}}}}, {"required", {"role"}}}},
+          {"contains",
+           {{"properties", {{"role", {{"const", "user"}}}}},
+            {"required", {"role"}},
+            {"description", "a message of the user"}}},
           {"minItems", 1},
           {"maxItems", 100'000},
           {"description", what}};
@@ -207,12 +210,13 @@ json chat_schema(const ApiOptions& o) {
   json s = only_when_streaming(object(std::move(p), {"model", "messages"}));
   const json two = {
       {"properties", {{"max_tokens", {{"type", "integer"}}}, {"max_completion_tokens", {{"type", "integer"}}}}},
-      {"required", {"max_tokens", "max_completion_tokens"}}};
+      {"required", {"max_tokens", "max_completion_tokens"}},
+      {"description", "says the same as max_tokens: one of them"}};
   const json lone_top = {{"properties", {{"top_logprobs", {{"type", "integer"}}}}},
                          {"required", {"top_logprobs"}},
-                         {"not", {{"properties", {{"logprobs", {{"const", true}}}}}, {"required", {"logprobs"}}}}};
-  s["not"] = {{"anyOf", json::array({two, lone_top})},
-              {"description", "gives max_tokens twice, or top_logprobs without logprobs"}};
+                         {"not", {{"properties", {{"logprobs", {{"const", true}}}}}, {"required", {"logprobs"}}}},
+                         {"description", "has no effect without logprobs"}};
+  s["not"] = {{"anyOf", json::array({two, lone_top})}};
   return s;
 }
 
@@ -233,17 +237,18 @@ json response_schema(const ApiOptions& o) {
             {"user", user_schema()}};
   add_sampling(p, o, 1, 1);
   json s = object(std::move(p), {"model", "input"});
-  const auto both = [](const char* a, json of_a, const char* b, json of_b) {
-    return json{{"properties", {{a, std::move(of_a)}, {b, std::move(of_b)}}}, {"required", {a, b}}};
+  const auto both = [](const char* a, const char* b, json of_b, const char* why) {
+    return json{
+        {"properties", {{a, {{"type", "string"}}}, {b, std::move(of_b)}}}, {"required", {a, b}}, {"description", why}};
   };
   const json text = {{"type", "string"}};
-  s["not"] = {{"anyOf", json::array({both("previous_response_id", text, "instructions", text),
-                                     both("conversation", text, "instructions", text),
-                                     both("conversation", text, "previous_response_id", text),
-                                     both("conversation", text, "store", {{"const", false}})})},
-              {"description",
-               "has instructions behind what was read before, or goes on with a conversation and a response, or with a "
-               "conversation that is not to be kept"}};
+  const char* const kLate = "would stand behind what was read before; a message of the system can stand in the input";
+  s["not"] = {{"anyOf", json::array({both("previous_response_id", "instructions", text, kLate),
+                                     both("conversation", "instructions", text, kLate),
+                                     both("conversation", "previous_response_id", text,
+                                          "and conversation both say what to go on from: one of them"),
+                                     both("conversation", "store", {{"const", false}},
+                                          "is false, and a conversation is kept")})}};
   return s;
 }
 
