@@ -126,10 +126,12 @@ TEST(ShardWriter, RefusesIdsOutsideTheVocabularyAndFoldersInUse) {
 }
 
 TEST(Corpus, JoinsFilesFoldersAndPatterns) {
-  const TestCorpus c({40, 40, 40, 300, 1}, 1000, 100), d({9}, 1000, 100);
-  const Corpus corpus({c.place(), (d.folder / "shard-0000?.ktok").string(), (d.folder / "shard-00000.ktok").string()});
+  const TestCorpus c({40, 40, 40, 300, 1}, 1000, 100), d({9}, 1000, 100), e({7}, 1000, 100);
+  const Corpus corpus({c.place(), (d.folder / "shard-0000?.ktok").string(), (e.folder / "shard-00000.ktok").string()});
   std::vector<int32_t> wanted = c.joined();
-  for (int i = 0; i < 2; ++i) wanted.insert(wanted.end(), d.documents[0].begin(), d.documents[0].end());
+  for (const TestCorpus* one : {&d, &e}) {
+    wanted.insert(wanted.end(), one->documents[0].begin(), one->documents[0].end());
+  }
   std::vector<int32_t> ids(static_cast<size_t>(corpus.n_tokens()));
   corpus.read_ids(0, ids);
   EXPECT_EQ(ids, wanted);
@@ -140,6 +142,8 @@ TEST(Corpus, JoinsFilesFoldersAndPatterns) {
     EXPECT_TRUE(std::equal(part.begin(), part.end(), wanted.begin() + first)) << first;
   }
   EXPECT_NE(corpus.fingerprint(), Corpus({c.place()}).fingerprint());
+  const std::string other_name = (c.folder / "." / "*.ktok").string();
+  EXPECT_THAT(io::bad_data([&] { Corpus({c.place(), other_name}); }), HasSubstr("is named twice"));
 }
 
 TEST(Corpus, OfNothingOrOfSeveralTokenizersIsRefused) {
