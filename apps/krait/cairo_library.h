@@ -35,6 +35,7 @@ namespace krait::cli {
   X(restore)
 
 struct Cairo {
+// NOLINTNEXTLINE(bugprone-macro-parentheses): a declaration
 #define KRAIT_CAIRO_POINTER(name) decltype(&cairo_##name) name = nullptr;
   KRAIT_CAIRO_FUNCTIONS(KRAIT_CAIRO_POINTER)
 #undef KRAIT_CAIRO_POINTER

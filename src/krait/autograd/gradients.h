@@ -12,8 +12,8 @@ class Gradients {
   // The gradient of t: f32, same shape and strides, zero when its buffer is first asked for. What is written there
   // stays until the buffer is dropped; backwards add to it.
   Tensor of(const Tensor& t);
-  // A buffer beside of(t), as large, for the second of two that read one parameter (the embedding of a head that is tied
-  // to it): over several batches each then sums in the order of the tokens, however these were cut.
+  // A buffer beside of(t), as large, for the second of two that read one parameter (an embedding to which the head is
+  // tied): over several batches each then sums in the order of the tokens, however these were cut.
   Tensor apart(const Tensor& t);
   // of(t), with what lies apart added to it.
   Tensor total(const Tensor& t);

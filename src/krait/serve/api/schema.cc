@@ -175,9 +175,8 @@ std::optional<Fault> check(const json& v, const json& schema, const std::string&
   if (v.is_array()) f = check_array(v, schema, path);
   if (v.is_object()) f = check_object(v, schema, path);
   if (f) return f;
-  if (schema.contains("anyOf")) {
-    if ((f = check_any(v, schema["anyOf"], path))) return f;
-  }
+  if (schema.contains("anyOf")) f = check_any(v, schema["anyOf"], path);
+  if (f) return f;
   if (schema.contains("not") && !check(v, schema["not"], path)) {
     return contradiction(v, schema["not"], path);
   }
