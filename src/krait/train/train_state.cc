@@ -316,19 +316,25 @@ void RunFolder::compare_identity(const Json& state, const fs::path& folder) cons
 
 void RunFolder::load(int64_t step, const TrainState& s) const {
   const fs::path folder = checkpoint(path_, step);
-  try {
-    const Stored stored = read_state(folder);
-    compare_identity(stored.state, folder);
-    s.progress = stored.progress;
+  const auto read = [&](const auto& part) {
+    try {
+      part();
+    } catch (const Error& e) {
+      auto earlier = steps(path_);
+      std::erase_if(earlier, [&](int64_t n) { return n >= step; });
+      if (earlier.empty()) throw;
+      throw Error(e.code(), fmt::format("{}; an earlier checkpoint, {}, is there: without {} a run goes on from it",
+                                        e.what(), checkpoint(path_, earlier.back()).string(), folder.string()));
+    }
+  };
+  Stored stored;
+  read([&] { stored = read_state(folder); });
+  compare_identity(stored.state, folder);
+  s.progress = stored.progress;
+  read([&] {
     load_weights(folder, s);
     load_optimizer(folder / "optimizer.safetensors", s);
-  } catch (const Error& e) {
-    auto earlier = steps(path_);
-    std::erase_if(earlier, [&](int64_t n) { return n >= step; });
-    if (earlier.empty()) throw;
-    throw Error(e.code(), fmt::format("{}\nAn earlier checkpoint, {}, is there: without {} a run goes on from it",
-                                      e.what(), checkpoint(path_, earlier.back()).string(), folder.string()));
-  }
+  });
 }
 
 Progress read_progress(const fs::path& checkpoint) { return read_state(checkpoint).progress; }

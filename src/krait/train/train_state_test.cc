@@ -156,11 +156,11 @@ TEST(TrainState, ADamagedCheckpointNamesTheOneBeforeIt) {
   for (const std::string& what :
        {with("\"step\": 2", "\"step\": 1"), with("\"sample\": 0", "\"sample\": -5"), with("\"tokens\"", "\"t\"")}) {
     EXPECT_THAT(what, HasSubstr((last / "state.json").string()));
-    EXPECT_THAT(what, HasSubstr("An earlier checkpoint, " + (folder / "run" / "step-00000001").string()));
+    EXPECT_THAT(what, HasSubstr("an earlier checkpoint, " + (folder / "run" / "step-00000001").string()));
   }
   io::write_file(last / "state.json", state);
   fs::resize_file(last / "optimizer.safetensors", 100);
-  EXPECT_THAT(io::bad_data([&] { runs.load(2, run.state()); }), HasSubstr("An earlier checkpoint, "));
+  EXPECT_THAT(io::bad_data([&] { runs.load(2, run.state()); }), HasSubstr("an earlier checkpoint, "));
   runs.load(1, run.state());
   EXPECT_EQ(run.progress.step, 1);
 }
