@@ -130,8 +130,8 @@ text::Document parse_document(RawDocument raw, const DocumentArgs& a) {
     const io::Json line = io::Json::parse(content, raw.where);
     const io::Json* messages = line.find("messages");
     const io::Json *prompt = line.find("prompt"), *completion = line.find("completion");
-    if (a.field.empty() &&
-        (messages != nullptr) + (prompt != nullptr && completion != nullptr) + (line.find("text") != nullptr) > 1) {
+    const bool instruction = prompt != nullptr && completion != nullptr;
+    if (a.field.empty() && (messages != nullptr) + instruction + (line.find("text") != nullptr) > 1) {
       fail_data(
           "it has several of messages, prompt and completion, and text: --jsonl-field takes one field as the text");
     }
@@ -140,7 +140,7 @@ text::Document parse_document(RawDocument raw, const DocumentArgs& a) {
     } else if (messages != nullptr) {
       d.kind = text::Document::Kind::kChat;
       d.messages = messages_of(*messages);
-    } else if (prompt != nullptr && completion != nullptr) {
+    } else if (instruction) {
       d.kind = text::Document::Kind::kCompletion;
       d.prompt = prompt->as_string();
       d.text = completion->as_string();

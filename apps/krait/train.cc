@@ -90,9 +90,13 @@ int run(const Args& a, const train::TrainConfig& config, const train::RunData& d
   train::Observers observers;
   train::Trainer trainer({model, *data.train, data.valid.get(), *pool, folder, observers, text.writer(config)},
                          options);
-  if (resumed) trainer.resume(*resumed);
-  if (!resumed) set_aside(folder.path() / "metrics.jsonl");
-  train::MetricsLog metrics(folder.path() / "metrics.jsonl", resumed.value_or(0));  // which is cut only now
+  const fs::path metrics_file = folder.path() / "metrics.jsonl";
+  if (resumed) {
+    trainer.resume(*resumed);
+  } else {
+    set_aside(metrics_file);
+  }
+  train::MetricsLog metrics(metrics_file, resumed.value_or(0));  // which is cut only now
   train::EventLog events(folder.path(), resumed.value_or(0));
   observers.add(metrics);
   observers.add(events);

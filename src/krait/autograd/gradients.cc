@@ -4,30 +4,26 @@
 
 namespace krait {
 
-Tensor Gradients::of(const Tensor& t) {
+Tensor Gradients::part_of(Tensor Entry::* buffer, const Tensor& t) {
   if (!t.defined()) throw Error(ErrorCode::kInternal, "[gradients] an undefined tensor has no gradient");
   Entry& e = buffers_[t.owner().get()];
   if (!e.values) e.values = t.owner();
-  if (!e.gradient.defined()) e.gradient = Tensor::zeros({t.buffer_numel()});
-  return t.same_part_of(e.gradient);
+  if (!(e.*buffer).defined()) e.*buffer = Tensor::zeros({t.buffer_numel()});
+  return t.same_part_of(e.*buffer);
 }
 
-Tensor Gradients::apart(const Tensor& t) {
-  Entry& e = buffers_[t.owner().get()];
-  if (!e.values) e.values = t.owner();
-  if (!e.apart.defined()) e.apart = Tensor::zeros({t.buffer_numel()});
-  return t.same_part_of(e.apart);
-}
+Tensor Gradients::of(const Tensor& t) { return part_of(&Entry::gradient, t); }
+
+Tensor Gradients::apart(const Tensor& t) { return part_of(&Entry::apart, t); }
 
 Tensor Gradients::total(const Tensor& t) {
+  Tensor sum = of(t);
   Entry& e = buffers_[t.owner().get()];
-  if (e.apart.defined() && !e.gradient.defined()) {
-    e.gradient = std::move(e.apart);
-  } else if (e.apart.defined()) {
+  if (e.apart.defined()) {
     for (int64_t i = 0; i < e.apart.numel(); ++i) e.gradient.f32()[i] += e.apart.f32()[i];
+    e.apart = {};
   }
-  e.apart = {};
-  return of(t);
+  return sum;
 }
 
 Tensor Gradients::claim(const Tensor& t) {

@@ -41,6 +41,9 @@ class Gradients {
     Tensor gradient, apart;              // [numel of the buffer]; undefined if nothing was added yet
     bool watched = false;
   };
+  // t's part of that buffer of its entry, zero when it is first asked for.
+  Tensor part_of(Tensor Entry::* buffer, const Tensor& t);
+
   std::unordered_map<const void*, Entry> buffers_;
 };
 

@@ -16,10 +16,10 @@ class EventFile {
   explicit EventFile(const std::filesystem::path& folder);
 
   // `when`: seconds since 1970. Throws kFailed if it cannot be written.
-  // A run is resumed here: tensorboard forgets what earlier files say of this step and later ones.
-  void session_start(int64_t step);
   void scalar(std::string_view tag, int64_t step, double when, float value);
   void text(std::string_view tag, int64_t step, double when, std::string_view value);
+  // A run is resumed here: tensorboard forgets what earlier files say of this step and later ones.
+  void session_start(int64_t step);
   void flush();
 
  private:

@@ -75,11 +75,9 @@ int64_t interval(int64_t wanted, int64_t steps) { return wanted > 0 ? wanted : s
 
 // The largest divisor of the batch whose samples fit.
 int64_t fitting_micro_batch(int64_t batch, int64_t sample_tokens) {
-  int64_t best = 1;
-  for (int64_t n = 1; n <= std::min(batch, kTokensAtOnce); ++n) {
-    if (batch % n == 0 && n * sample_tokens <= kTokensAtOnce) best = n;
-  }
-  return best;
+  int64_t n = std::max<int64_t>(std::min(batch, kTokensAtOnce / sample_tokens), 1);
+  while (batch % n != 0) --n;
+  return n;
 }
 
 }  // namespace

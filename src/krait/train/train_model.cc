@@ -206,7 +206,7 @@ void TrainModel::gradients() {
 LossSum TrainModel::evaluate(const data::Batch& b) {
   model();
   reset_states(b.n_seqs());
-  const int64_t length = longest(b), piece = options_.segment > 0 ? options_.segment : std::max<int64_t>(length, 1);
+  const int64_t length = longest(b), piece = options_.segment > 0 ? options_.segment : length;
   LossSum sum;
   for (int64_t first = 0; first < length; first += piece) {
     const data::Batch part = segment_of(b, first, piece);

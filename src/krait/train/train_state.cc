@@ -50,6 +50,14 @@ int64_t step_of(const std::string& name) {
   return error == std::errc() && at == end ? step : -1;
 }
 
+// What is in a folder as it stands; nothing where it cannot be read.
+std::vector<fs::path> entries_of(const fs::path& folder) {
+  std::vector<fs::path> found;
+  std::error_code ec;
+  for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec)) found.push_back(it->path());
+  return found;
+}
+
 Json read_json(const fs::path& path) { return Json::parse(io::MappedFile::open(path)->text(), path.string()); }
 
 Json json_of(const Progress& p, const Identity& identity) {
@@ -212,12 +220,12 @@ RunFolder::RunFolder(fs::path path, Identity identity, std::vector<FileContent> 
     throw Error(ErrorCode::kFailed, "[train] another process is training in " + path_.string());
   }
   remove_left_over();
-  for (fs::directory_iterator it(path_, ec), end; !ec && it != end; it.increment(ec)) {
-    if (step_of(it->path().filename().string()) < 0 || fs::exists(it->path() / kState)) continue;
+  for (const fs::path& p : entries_of(path_)) {
+    if (step_of(p.filename().string()) < 0 || fs::exists(p / kState)) continue;
     ::close(lock_);
     throw Error(ErrorCode::kFailed, fmt::format("[train] {} is no whole checkpoint (it has no {}): remove it, or name "
                                                 "another folder",
-                                                it->path().string(), kState));
+                                                p.string(), kState));
   }
 }
 
@@ -225,20 +233,18 @@ RunFolder::~RunFolder() { ::close(lock_); }
 
 // What a killed process was writing or removing.
 void RunFolder::remove_left_over() const {
-  std::vector<fs::path> found;
   std::error_code ec;
-  for (fs::directory_iterator it(path_, ec), end; !ec && it != end; it.increment(ec)) {
-    if (it->path().filename().string().starts_with(".step-")) found.push_back(it->path());
+  for (const fs::path& p : entries_of(path_)) {
+    if (p.filename().string().starts_with(".step-")) fs::remove_all(p, ec);
   }
-  for (const fs::path& f : found) fs::remove_all(f, ec);
 }
 
 std::vector<int64_t> RunFolder::steps(const fs::path& run) {
   std::vector<int64_t> found;
   std::error_code ec;
-  for (fs::directory_iterator it(run, ec), end; !ec && it != end; it.increment(ec)) {
-    const int64_t step = step_of(it->path().filename().string());
-    if (step >= 0 && fs::exists(it->path() / kState, ec)) found.push_back(step);
+  for (const fs::path& p : entries_of(run)) {
+    const int64_t step = step_of(p.filename().string());
+    if (step >= 0 && fs::exists(p / kState, ec)) found.push_back(step);
   }
   std::ranges::sort(found);
   return found;

@@ -99,6 +99,7 @@ function showHead() {
   $('title').textContent = name;
   document.title = current.exists ? `${name} – Krait` : 'Krait';
   for (const id of ['rename', 'export', 'delete']) $(id).disabled = !current.exists;
+  showModel();
   showFacts();
 }
 

@@ -35,7 +35,6 @@ function showComposer() {
   $('send').setAttribute('aria-disabled', String(!running && message.value.trim() === ''));
   $('main').classList.toggle('running', running);
   if (running) showProgress(current);
-  showModel();
   for (const b of document.querySelectorAll('#turns .actions button:not(.always)')) b.disabled = running;
 }
 
@@ -120,6 +119,7 @@ async function send(text) {
   view.setBusy(true);
   $('turns').append(view.root);
   showSurroundings(conversation);
+  showModel();
   showComposer();
   goToEnd();
   announce('Waiting for the answer.');
