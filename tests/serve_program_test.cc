@@ -143,6 +143,17 @@ TEST(ServeProgram, NothingIsKeptThatIsNotToBeKept) {
   server.end();
 }
 
+TEST(ServeProgram, InstructionsStandWhereAConversationBegins) {
+  Program server({"--api-key", kKey});
+  const std::string model = json::parse(server.get("/v1/models").body)["data"][0]["id"];
+  const json ask = {{"model", model},        {"input", "Who are you?"}, {"instructions", "Be brief."},
+                    {"conversation", "new"}, {"max_output_tokens", 4},  {"seed", 1}};
+  server.post("/v1/responses", ask);
+  EXPECT_EQ(error_code(server.send("POST", "/v1/responses", ask.dump())), "invalid_value");
+  server.post("/v1/responses", with(ask, {{"instructions", nullptr}}));  // nobody holds the conversation
+  server.end();
+}
+
 TEST(ServeProgram, MessagesAndLogprobs) {
   Program server({"--api-key", kKey});
   const std::string model = json::parse(server.get("/v1/models").body)["data"][0]["id"];
@@ -227,6 +238,9 @@ TEST(ServeProgram, ForksExportsAndImports) {
   const json fork = server.post("/v1/states/a/fork", {{"conversation_id", "b"}});
   EXPECT_EQ(fork["turns"], 1);
   EXPECT_EQ(server.get("/v1/states/a/file?turns=99999999999999999999999").status, 400);
+  EXPECT_EQ(server.get("/v1/states/a/file?turns=0&turns=1").status, 400);
+  EXPECT_EQ(error_code(server.get("/v1/states/a?turns=1")), "unknown_parameter");
+  EXPECT_EQ(server.get("/health?once=1").status, 200);
   const Reply file = server.get("/v1/states/a/file");
   EXPECT_EQ(file.headers.at("content-type"), "application/octet-stream");
   EXPECT_EQ(server.send("POST", "/v1/states/c", file.body, kKey, "application/octet-stream").status, 200);

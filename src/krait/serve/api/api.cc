@@ -159,6 +159,7 @@ struct Api::Impl {
       const Route* route = find_route(r, values, endpoint, exchange);
       if (route == nullptr) return;
       const KeyInfo key = route->guarded ? context.keys.check(r.header("authorization")) : KeyInfo{};
+      check_query(r, *route);
       check_content_type(r, *route);
       answer(exchange, *route, values, key);
     } catch (...) {

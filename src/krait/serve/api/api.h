@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "krait/serve/api/context.h"
+#include "krait/serve/api/query.h"
 #include "krait/serve/http/exchange.h"
 
 namespace krait::serve {
@@ -18,6 +19,7 @@ struct Route {
   const char* answer;       // name of its schema (openapi.cc); "": no body; "binary", "text": of that type
   std::vector<int> errors;  // statuses beside 200 and those that every route may give
   bool guarded = true;      // wants an API key
+  std::vector<QueryNumber> query = {};
 };
 const std::vector<Route>& routes();
 

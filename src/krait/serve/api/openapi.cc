@@ -110,17 +110,15 @@ json parameters_of(const Route& r) {
          {"required", true},
          {"schema", {{"type", "string"}, {"minLength", 1}, {"maxLength", 128}, {"pattern", "^[A-Za-z0-9_-]+$"}}}});
   };
-  const auto in_query = [&](const char* name, int64_t least, int64_t most) {
-    out.push_back({{"name", name},
-                   {"in", "query"},
-                   {"required", false},
-                   {"schema", {{"type", "integer"}, {"minimum", least}, {"maximum", most}}}});
-  };
   for (const char* name : {"conversation_id", "response_id", "model"}) {
     if (path.find("{" + std::string(name) + "}") != std::string::npos) in_path(name);
   }
-  if (path == "/v1/states") in_query("limit", 1, 1000);
-  if (path.ends_with("/file")) in_query("turns", 0, int64_t{1} << 31);
+  for (const QueryNumber& q : r.query) {
+    out.push_back({{"name", q.name},
+                   {"in", "query"},
+                   {"required", false},
+                   {"schema", {{"type", "integer"}, {"minimum", q.least}, {"maximum", q.most}}}});
+  }
   if (path == "/v1/streams/{response_id}") {
     out.push_back({{"name", "Last-Event-ID"}, {"in", "header"}, {"required", false}, {"schema", type("string")}});
   }

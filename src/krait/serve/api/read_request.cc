@@ -142,7 +142,8 @@ void read_chat(const json& b, GenerateRequest& r) {
 }
 
 void read_response(const json& b, Asked& asked, GenerateRequest& r) {
-  if (has(b, "instructions")) r.input.messages.push_back({"system", b["instructions"].get<std::string>()});
+  r.thread.instructs = has(b, "instructions");
+  if (r.thread.instructs) r.input.messages.push_back({"system", b["instructions"].get<std::string>()});
   if (b["input"].is_string()) {
     r.input.messages.push_back({"user", b["input"].get<std::string>()});
   } else {
@@ -157,7 +158,7 @@ void read_response(const json& b, Asked& asked, GenerateRequest& r) {
   asked.echo = {{"temperature", value(b, "temperature", 1.0)},
                 {"top_p", value(b, "top_p", 1.0)},
                 {"max_output_tokens", r.max_tokens},
-                {"instructions", has(b, "instructions") ? b["instructions"] : json()},
+                {"instructions", r.thread.instructs ? b["instructions"] : json()},
                 {"metadata", has(b, "metadata") ? b["metadata"] : json::object()}};
 }
 

@@ -223,7 +223,9 @@ json chat_schema(const ApiOptions& o) {
 json response_schema(const ApiOptions& o) {
   json p = {{"model", model_schema(o)},
             {"input", {{"anyOf", json::array({string(1, "what the user says"), messages_schema("messages")})}}},
-            {"instructions", {{"type", {"string", "null"}}, {"description", "a system message before the input"}}},
+            {"instructions",
+             {{"type", {"string", "null"}},
+              {"description", "a system message before the input, where a conversation begins"}}},
             {"previous_response_id", name("the response to go on from")},
             {"conversation", name("a conversation to go on with, or to begin under this name")},
             {"store", boolean("keep this, so that it can be gone on from", true)},
@@ -242,9 +244,9 @@ json response_schema(const ApiOptions& o) {
         {"properties", {{a, {{"type", "string"}}}, {b, std::move(of_b)}}}, {"required", {a, b}}, {"description", why}};
   };
   const json text = {{"type", "string"}};
-  const char* const kLate = "would stand behind what was read before; a message of the system can stand in the input";
-  s["not"] = {{"anyOf", json::array({both("previous_response_id", "instructions", text, kLate),
-                                     both("conversation", "instructions", text, kLate),
+  s["not"] = {{"anyOf", json::array({both("previous_response_id", "instructions", text,
+                                          "would stand behind what was read before; a message of the system can stand "
+                                          "in the input"),
                                      both("conversation", "previous_response_id", text,
                                           "and conversation both say what to go on from: one of them"),
                                      both("conversation", "store", {{"const", false}},

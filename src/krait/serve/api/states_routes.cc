@@ -2,10 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "krait/core/error.h"
 #include "krait/serve/api/dialect.h"
+#include "krait/serve/api/query.h"
 #include "krait/serve/cache/state_key.h"
 
 namespace krait::serve {
@@ -13,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kListed = 100, kMostListed = 1000;
+constexpr int64_t kListed = 100;
 
 json summary(const ApiContext& context, const Conversation& c) {
   const ServedModel* const model = with_fingerprint(context.options.models, c.model);
@@ -41,28 +40,10 @@ json whole(const ApiContext& context, const Conversation& c) {
 
 HttpResponse answer(const json& body) { return {.body = dump(body)}; }
 
-// A number in the query; parameters that nobody knows are refused.
-std::optional<int64_t> query_number(const HttpRequest& r, const std::string& name, int64_t least, int64_t most) {
-  std::optional<int64_t> out;
-  for (const auto& [key, value] : r.query) {
-    if (key != name)
-      throw ServeError(400, "unknown_parameter", fmt::format("[request] '{}' is not known here", key), key);
-    int64_t n = 0;
-    const char* end = value.data() + value.size();
-    const auto [stop, error] = std::from_chars(value.data(), end, n);
-    if (error != std::errc() || stop != end || n < least || n > most) {
-      throw ServeError(400, "invalid_value", fmt::format("[request] '{}' wants {} to {}", name, least, most), name);
-    }
-    if (out) throw ServeError(400, "invalid_value", fmt::format("[request] '{}' is given twice", name), name);
-    out = n;
-  }
-  return out;
-}
-
 }  // namespace
 
 HttpResponse list_states(ApiContext& c, const HttpRequest& r, const std::string& tenant) {
-  const int64_t limit = query_number(r, "limit", 1, kMostListed).value_or(kListed);
+  const int64_t limit = query_number(r, kLimit).value_or(kListed);
   json list = json::array();
   for (const Conversation& one : c.conversations.list(tenant, limit)) list.push_back(summary(c, one));
   return answer({{"object", "list"}, {"data", std::move(list)}});
@@ -78,7 +59,7 @@ HttpResponse delete_state(ApiContext& c, const std::string& id, const std::strin
 }
 
 HttpResponse export_state(ApiContext& c, const HttpRequest& r, const std::string& id, const std::string& tenant) {
-  const auto turns = query_number(r, "turns", 0, int64_t{1} << 31);
+  const auto turns = query_number(r, kTurns);
   const auto state = c.service.state(tenant, id, turns ? std::optional(static_cast<size_t>(*turns)) : std::nullopt);
   HttpResponse out{.content_type = "application/octet-stream"};
   encode_state(*state, [&](const void* data, size_t bytes) { out.body.append(static_cast<const char*>(data), bytes); });

@@ -34,6 +34,7 @@ struct Thread {
   bool discard = false;                          // with previous_response: go on behind it, and keep nothing of it
   // The conversation must stand behind this response ("": at its beginning); else 409 "conversation_changed".
   std::optional<std::string> behind = {};
+  bool instructs = false;  // the input begins with instructions: 400 behind what was read before
 };
 
 struct GenerateRequest {

@@ -82,6 +82,12 @@ void Service::Impl::open_conversation(Job& job) {
     throw ServeError(409, "conversation_changed", "[serve] the conversation has gone on since");
   }
   go_on(job, end);
+  if (t.instructs && job.prompt_tokens() > 0) {
+    throw ServeError(400, "invalid_value",
+                     "[request] instructions would stand behind what this conversation has read; a message of the "
+                     "system can stand in the input",
+                     "instructions");
+  }
 }
 
 // What was read with one adapter means nothing to another one, nor to the model without.
