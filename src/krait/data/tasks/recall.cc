@@ -12,23 +12,28 @@ constexpr int64_t kLongest = int64_t{1} << 32, kWidest = int64_t{1} << 31;
 class InductionHeads final : public Task {
  public:
   InductionHeads(const TaskOptions& o, uint64_t seed)
-      : Task(o, seed), length_(o.integer("length", 3, kLongest)), vocab_(o.integer("vocab", 3, kWidest)) {}
+      : Task(o, seed), length_(o.integer("length", 3, kLongest)), vocab_(o.integer("vocab", 3, kWidest)) {
+    const int64_t least = o.integer("length_min", 0, length_);
+    if (least != 0 && least < 3) o.fail("length_min = " + std::to_string(least) + ", wanted is 0 or at least 3");
+    shortest_ = least == 0 ? length_ : least;
+  }
 
   int64_t vocab_size() const override { return vocab_; }
   double chance() const override { return 1.0 / static_cast<double>(vocab_ - 1); }
 
   Example example(int64_t index) const override {
     Rng r = rng(index);
-    Example e(static_cast<size_t>(length_));
+    const int64_t length = shortest_ == length_ ? length_ : draw_between(r, shortest_, length_);
+    Example e(static_cast<size_t>(length));
     for (int32_t& id : e.ids) id = static_cast<int32_t>(draw_between(r, 0, vocab_ - 2));
-    const auto at = static_cast<size_t>(draw_between(r, 0, length_ - 3));
+    const auto at = static_cast<size_t>(draw_between(r, 0, length - 3));
     e.ids[at] = e.ids.back() = static_cast<int32_t>(vocab_ - 1);
     e.answer(e.ids.size() - 1, e.ids[at + 1]);
     return e;
   }
 
  private:
-  int64_t length_, vocab_;
+  int64_t length_, vocab_, shortest_ = 0;
 };
 
 // Multi-query associative recall as the code of Arora et al. (2023) makes it: pairs of different keys and different
@@ -152,7 +157,9 @@ std::unique_ptr<Task> make(const TaskOptions& o, uint64_t seed) {
 TaskInfo induction_heads_task() {
   return {"induction_heads",
           "say what followed the trigger the first time; the last position is counted",
-          {{"length", "256", "positions, the question included"}, {"vocab", "16", "ids: symbols and the trigger"}},
+          {{"length", "256", "positions, the question included"},
+           {"length_min", "0", "of the shortest sequence, each length as likely; 0: all are of `length`"},
+           {"vocab", "16", "ids: symbols and the trigger"}},
           make<InductionHeads>};
 }
 

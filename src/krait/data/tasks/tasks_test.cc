@@ -95,6 +95,12 @@ TEST(Tasks, InductionHeads) {
       return Answers{{ids.size() - 1, first[1]}};
     });
   }
+  std::set<size_t> lengths;
+  expect_read(*make("induction_heads", {{"length", "8"}, {"length_min", "5"}}), 100, [&](const Ids& ids) {
+    lengths.insert(ids.size());
+    return Answers{{ids.size() - 1, std::ranges::find(ids, 15)[1]}};
+  });
+  EXPECT_EQ(lengths, (std::set<size_t>{5, 6, 7, 8}));
 }
 
 // The pairs come first; a query is a key that returns at an even distance. Random ids between may be keys too: those
@@ -326,6 +332,8 @@ TEST(Tasks, WrongOptionsAreNamed) {
   EXPECT_THAT(usage("mqar", {{"first_pairs", "2"}}), HasSubstr("go together"));
   EXPECT_THAT(usage("parity", {{"scored", "some"}}), HasSubstr("wanted is one of last, all"));
   EXPECT_THAT(usage("parity", {{"length_min", "50"}}), HasSubstr("length_max = 40"));
+  EXPECT_THAT(usage("induction_heads", {{"length_min", "2"}}), HasSubstr("0 or at least 3"));
+  EXPECT_THAT(usage("induction_heads", {{"length_min", "257"}}), HasSubstr("0 .. 256"));
   EXPECT_THAT(usage("needle", {{"length", "8"}}), HasSubstr("does not hold"));
 }
 
