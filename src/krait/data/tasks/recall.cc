@@ -58,7 +58,10 @@ class Mqar final : public Task {
   }
 
   int64_t vocab_size() const override { return vocab_; }
-  double chance() const override { return 1.0 / static_cast<double>(vocab_ - vocab_ / 2); }
+  double chance() const override {
+    const int64_t values = vocab_ - vocab_ / 2;
+    return 1.0 / static_cast<double>(values);
+  }
 
   Example example(int64_t index) const override {
     Rng r = rng(index);

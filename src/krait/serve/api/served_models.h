@@ -17,7 +17,7 @@ using ServedModels = std::vector<ServedModel>;
 // The adapter behind a name, −1: none. Throws ServeError 404 "model_not_found".
 int32_t adapter_named(const ServedModels& models, const std::string& id);
 inline const ServedModel& with_adapter(const ServedModels& models, int32_t adapter) {
-  return models[static_cast<size_t>(adapter + 1)];
+  return models[static_cast<size_t>(int64_t{adapter} + 1)];
 }
 // Null: none of them.
 const ServedModel* with_fingerprint(const ServedModels& models, uint64_t fingerprint);

@@ -64,9 +64,9 @@ struct Service::Impl {
   void keep_mark(const JobPtr& job, std::shared_ptr<const State> state);  // within its prompt; on a worker, later
   void commit(const JobPtr& job, Answer answer, std::shared_ptr<const State> end_state);
   void read_as_history(const Job& job, const std::string& answer, const SharedIds& ids,
-                       std::shared_ptr<const State> end_state);
+                       const std::shared_ptr<const State>& end_state);
   void add_reading(ReadingPtr reading);
-  void requeue(std::vector<JobPtr> waited);
+  void requeue(const std::vector<JobPtr>& waited);
 
   // The loop (service_loop.cc, service_answer.cc). True: the engine has more to do at once.
   bool pass();

@@ -254,7 +254,7 @@ void Service::Impl::commit(const JobPtr& job, Answer answer, std::shared_ptr<con
 // The next request of a chat sends the answer as text. Where that has other tokens than those that were generated,
 // they are read now, while the client thinks.
 void Service::Impl::read_as_history(const Job& job, const std::string& answer, const SharedIds& ids,
-                                    std::shared_ptr<const State> end_state) {
+                                    const std::shared_ptr<const State>& end_state) {
   try {
     auto reading = std::make_shared<Reading>();
     reading->tenant = job.request.tenant;
@@ -263,7 +263,7 @@ void Service::Impl::read_as_history(const Job& job, const std::string& answer, c
     const auto all = reading->ids.span();
     const bool goes_on = all.size() > job.all.size() && begins_with(all, job.all.span());
     if (!goes_on || (end_state && std::ranges::equal(all, ids))) return;
-    reading->from = end_state && begins_with(all, ids.span()) ? std::move(end_state) : job.prompt_end;
+    reading->from = end_state && begins_with(all, ids.span()) ? end_state : job.prompt_end;
     add_reading(std::move(reading));
   } catch (...) {
     fault(job, std::current_exception());
@@ -283,7 +283,7 @@ void Service::Impl::add_reading(ReadingPtr reading) {
   wake();
 }
 
-void Service::Impl::requeue(std::vector<JobPtr> waited) {
+void Service::Impl::requeue(const std::vector<JobPtr>& waited) {
   {
     const std::lock_guard lock(mutex);
     for (const JobPtr& job : waited) {
