@@ -6,7 +6,6 @@
 #include <charconv>
 #include <set>
 
-#include "krait/serve/api/api.h"
 #include "krait/serve/serve_error.h"
 
 namespace krait::serve {
@@ -25,18 +24,17 @@ int64_t number(const std::string& value, const QueryNumber& q) {
 
 }  // namespace
 
-void check_query(const HttpRequest& r, const Route& route) {
-  if (!route.guarded) return;
+void check_query(const HttpRequest& r, std::span<const QueryNumber> known) {
   std::set<std::string> seen;
   for (const auto& [key, value] : r.query) {
-    const auto known = std::ranges::find_if(route.query, [&](const QueryNumber& q) { return key == q.name; });
-    if (known == route.query.end()) {
+    const auto here = std::ranges::find_if(known, [&](const QueryNumber& q) { return key == q.name; });
+    if (here == known.end()) {
       throw ServeError(400, "unknown_parameter", fmt::format("[request] '{}' is not known here", key), key);
     }
     if (!seen.insert(key).second) {
       throw ServeError(400, "invalid_value", fmt::format("[request] '{}' is given twice", key), key);
     }
-    number(value, *known);
+    number(value, *here);
   }
 }
 
